@@ -1,0 +1,1 @@
+"""What a transform is, what a rule is, and how rules meet trees."""

@@ -1,0 +1,81 @@
+"""Python functions as pytrees, so that a fresh closure over new data does not retrace a compiled program.
+
+``tx.update(grads, state, params, value_fn=lambda p: loss(p, batch))`` builds a new function at each call.
+Its code is the same each time; only what it closed over differs.  `as_pytree` makes the code the structure
+and the closed-over arrays the leaves.
+"""
+
+import dataclasses
+import types
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+
+
+@dataclasses.dataclass(frozen=True)
+class _Identity:
+    """Compares an object by identity, and keeps it alive."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Code:
+    """What all builds of one closure share: the code, and whatever it closed over that is not data."""
+
+    code: types.CodeType
+    module: _Identity
+    name: str
+    treedef: Any
+    fixed: tuple
+
+    def __call__(self, data: list, *args, **kwargs):
+        leaves = [item.value if item is not None else leaf for item, leaf in zip(self.fixed, data, strict=True)]
+        cells, defaults, kwdefaults = jax.tree.unflatten(self.treedef, leaves)
+        closure = tuple(types.CellType(cell) for cell in cells)
+        function = types.FunctionType(self.code, self.module.value, self.name, defaults, closure)
+        function.__kwdefaults__ = kwdefaults
+        return function(*args, **kwargs)
+
+
+def as_pytree(value: Any) -> Any:
+    """A function as a `Partial` over the arrays it closed over; anything else as it is.
+
+    What a function closed over that is neither an array nor a function is structure, compared by identity.
+
+    >>> make = lambda c: (lambda x: c * x)
+    >>> one, two = as_pytree(make(np.float32(1))), as_pytree(make(np.float32(2)))
+    >>> jax.tree.structure(one) == jax.tree.structure(two), float(two(3.0))
+    (True, 6.0)
+    """
+    if isinstance(value, types.FunctionType) and value.__closure__:
+        try:
+            return _closure_as_pytree(value)
+        except (TypeError, ValueError, RecursionError):  # unhashable tree, unset cell, a function that holds itself
+            return Partial(value)
+    if callable(value) and jax.tree.structure(value) == _LEAF:
+        return Partial(value)
+    return value
+
+
+_LEAF = jax.tree.structure(0)
+
+
+def _closure_as_pytree(function: Callable) -> Partial:
+    cells = [cell.cell_contents for cell in function.__closure__]
+    leaves, treedef = jax.tree.flatten((cells, function.__defaults__, function.__kwdefaults__))
+    leaves = [as_pytree(leaf) for leaf in leaves]
+    is_data = [isinstance(leaf, Partial | jax.Array | np.ndarray | np.generic) for leaf in leaves]
+    data = [leaf if dynamic else None for leaf, dynamic in zip(leaves, is_data, strict=True)]
+    fixed = tuple(None if dynamic else _Identity(leaf) for leaf, dynamic in zip(leaves, is_data, strict=True))
+    hash(treedef)
+    return Partial(_Code(function.__code__, _Identity(function.__globals__), function.__name__, treedef, fixed), data)

@@ -1,0 +1,22 @@
+"""Scalar formulas that several rules share."""
+
+import jax
+import jax.numpy as jnp
+
+
+def abs_sq(x: jax.Array) -> jax.Array:
+    """``|x|^2``, real also for complex ``x`` and without the root of ``abs``.
+
+    >>> float(abs_sq(jnp.array(3 + 4j)))
+    25.0
+    """
+    return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x * x
+
+
+def debias(decay: jax.Array, count: jax.Array) -> jax.Array:
+    """``1 - decay**count``: the total weight of an average of ``count`` terms that started at zero.
+
+    >>> round(float(debias(0.9, 2)), 6)
+    0.19
+    """
+    return 1 - decay**count

@@ -1,0 +1,209 @@
+"""Looking into an optimizer value: its hyperparameters by name, new values for them, batches of them."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.tree_util import Partial
+
+from gradlab.core import check
+from gradlab.core.rule import Rule
+from gradlab.core.schedule import Schedule
+from gradlab.core.transform import Transform, _scheduled_init, _scheduled_update
+from gradlab.core.tree import path_name
+
+
+class _Leaf(NamedTuple):
+    """One number of an optimizer value, with what it takes to name it."""
+
+    where: tuple[str, ...]  # keys that lead to the stage through the wrappers around it
+    stage: str
+    name: str  # dotted within the stage: 'learning_rate', 'learning_rate.peak_value'
+    value: Any
+
+
+def hyperparams(tx: optax.GradientTransformation) -> dict[str, Any]:
+    """Every hyperparameter by name: ``'learning_rate'``, or ``'<stage>.<name>'`` where two stages share a name.
+
+    The values inside of a schedule are named after it: ``'learning_rate.peak_value'``.
+
+    >>> import gradlab
+    >>> hyperparams(gradlab.sgd(0.1, momentum=0.9))
+    {'decay': 0.9, 'learning_rate': 0.1}
+    """
+    leaves = list(_leaves(tx))
+    return {name: leaf.value for name, leaf in zip(_names(leaves), leaves, strict=True)}
+
+
+def replace(tx: Transform, **values: Any) -> Transform:
+    """The same optimizer with new values: same tree structure, so nothing recompiles.
+
+    Args:
+      tx: an optimizer value.
+      **values: names as `hyperparams` lists them; dotted names as ``**{'adam.b1': 0.8}``.
+
+    Raises:
+      ValueError: a name that the optimizer does not have, or that several of its stages share.
+
+    >>> import gradlab
+    >>> hyperparams(replace(gradlab.adam(1e-3), learning_rate=0.5))['learning_rate']
+    0.5
+    """
+    known = _names(list(_leaves(tx)))
+    for name in values:
+        if name not in known:
+            raise ValueError(f"the optimizer has no hyperparameter {name!r}{_why_not(name, known)}")
+    leaves, treedef = jax.tree.flatten(tx)
+    new = [_like(values[name], leaf) if name in values else leaf for name, leaf in zip(known, leaves, strict=True)]
+    return jax.tree.unflatten(treedef, new)
+
+
+def _why_not(name: str, known: list[str]) -> str:
+    longer = [other for other in known if other.endswith(f".{name}") or other.startswith(f"{name}.")]
+    if longer:
+        return f"; it is one of {', '.join(map(repr, longer))}: name it in full"
+    return check.suggestion(name, known)
+
+
+def _like(value: Any, leaf: Any) -> Any:
+    if isinstance(leaf, float) and not isinstance(value, jax.core.Tracer) and np.ndim(value) == 0:
+        return float(value)
+    return value
+
+
+def describe(tx: optax.GradientTransformation) -> str:
+    """One readable line a stage: its name, its values and its structure.
+
+    >>> import gradlab
+    >>> print(describe(gradlab.chain(gradlab.clip_by_global_norm(1.0), gradlab.sgd(0.1))))
+    clip_by_global_norm(max_norm=1.0)
+    scale_by_learning_rate(learning_rate=0.1, flip_sign=True)
+    """
+    return "\n".join(_lines(tx.update, ""))
+
+
+def _lines(update: Any, indent: str) -> Iterator[str]:
+    if not isinstance(update, Partial):
+        yield f"{indent}{getattr(update, '__name__', update)}"
+        return
+    rule, values = update.func, dict(update.keywords)
+    if getattr(rule, "function", None) is _scheduled_update:
+        rule, values = values["update"].func, {**values["update"].keywords, **values["schedules"]}
+    inner = values.pop("inner", None)
+    structure = {name: item.value for name, item in getattr(rule, "structure", ())}
+    shown = [f"{name}={_show(value)}" for name, value in {**values, **structure}.items() if value is not None]
+    name = rule.name if isinstance(rule, Rule) else f"{rule.__module__}.{rule.__qualname__}".split(".<locals>")[0]
+    if name != "chain":
+        yield f"{indent}{name}({', '.join(shown)})"
+        indent += "  "
+    for stage in jax.tree.leaves(inner, is_leaf=lambda x: isinstance(x, Partial)):
+        yield from _lines(stage, indent)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Schedule):
+        rule = value.value_at.func
+        inner = ", ".join(f"{name}={_show(item)}" for name, item in value.value_at.keywords.items())
+        return f"{getattr(rule, 'name', getattr(rule, '__name__', 'schedule'))}({inner})"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {_show(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, jax.core.Tracer):
+        return f"<traced {value.aval.str_short()}>"
+    if isinstance(value, jax.Array | np.ndarray) and value.ndim:
+        return f"<{value.size} values {np.min(value):.4g} to {np.max(value):.4g}>"
+    if isinstance(value, float | jax.Array | np.ndarray):
+        return repr(float(f"{float(value):.6g}"))
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def population(make: Callable[..., Transform], **values: Any) -> Transform:
+    """A batch of optimizers in one value: every leaf has the lanes as its first axis.
+
+    Args:
+      make: a factory such as ``gradlab.adam``.
+      **values: one-dimensional arrays of one length, or numbers that all lanes share.
+
+    Raises:
+      ValueError: no array among the values, or arrays of different lengths.
+
+    >>> import gradlab
+    >>> lanes = population(gradlab.adam, learning_rate=jnp.logspace(-4, -1, 8), b1=0.9)
+    >>> params = jnp.ones(3)
+    >>> states = jax.vmap(lambda tx: tx.init(params))(lanes)
+    >>> updates, states = jax.vmap(lambda tx, state: tx.update(params, state))(lanes, states)
+    >>> updates.shape
+    (8, 3)
+    """
+    lanes = {name: np.shape(value)[0] for name, value in values.items() if np.ndim(value) > 0}
+    if len(set(lanes.values())) != 1:
+        raise ValueError(
+            f"population needs at least one array, and all arrays of one length; got lengths {lanes or 'none (only numbers)'}"
+        )
+    make(**values)  # the factory checks every value: inside of vmap it could not read them
+    shared = {name: value for name, value in values.items() if name not in lanes}
+    swept = {name: jnp.asarray(values[name], dtype=float) for name in lanes}
+    (count,) = set(lanes.values())
+    return jax.vmap(lambda swept: make(**shared, **swept), axis_size=count)(swept)
+
+
+def _names(leaves: list[_Leaf]) -> list[str]:
+    """The shortest unambiguous name of each leaf."""
+    short = Counter(leaf.name for leaf in leaves)
+    staged = Counter((leaf.stage, leaf.name) for leaf in leaves)
+    places = {stage: sorted({leaf.where for leaf in leaves if leaf.stage == stage}) for stage in {leaf.stage for leaf in leaves}}
+    names = []
+    for leaf in leaves:
+        if short[leaf.name] == 1:
+            names.append(leaf.name)
+        elif staged[leaf.stage, leaf.name] == 1:
+            names.append(f"{leaf.stage}.{leaf.name}")
+        else:
+            names.append(f"{leaf.stage}_{places[leaf.stage].index(leaf.where) + 1}.{leaf.name}")
+    return names
+
+
+def _leaves(tx: optax.GradientTransformation) -> Iterator[_Leaf]:
+    """The leaves of a transform in the order of ``jax.tree.leaves(tx)``."""
+    yield from _leaves_of_stage(tx.init, ())
+    yield from _leaves_of_stage(tx.update, ())
+
+
+def _leaves_of_stage(stage: Any, where: tuple[str, ...], owner: str | None = None) -> Iterator[_Leaf]:
+    rule = stage.func
+    name = owner or (rule.name if isinstance(rule, Rule) else "adopted")
+    if getattr(rule, "function", None) in (_scheduled_init, _scheduled_update):
+        inner_stage = stage.keywords.get("update", stage.keywords.get("init"))
+        name = inner_stage.func.name
+    for key in sorted(stage.keywords):
+        value = stage.keywords[key]
+        if key == "inner":
+            children, _ = jax.tree_util.tree_flatten_with_path(value, is_leaf=lambda x: isinstance(x, Partial))
+            for path, child in children:
+                yield from _leaves_of_stage(child, (*where, path_name(path)))
+        elif isinstance(value, Partial):
+            yield from _leaves_of_stage(value, where, name)
+        else:
+            prefix = () if key == "schedules" else (key,)
+            yield from (_Leaf(where, name, ".".join(dotted), leaf) for dotted, leaf in _numbers(value, prefix))
+
+
+def _numbers(value: Any, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The numbers of a hyperparameter with their dotted names, schedules opened, in flattening order."""
+    if isinstance(value, Schedule):
+        value = value.value_at
+    if isinstance(value, Partial):
+        for index, item in enumerate(value.args):
+            yield from _numbers(item, (*prefix, str(index)))
+        for key in sorted(value.keywords):
+            yield from _numbers(value.keywords[key], (*prefix, key))
+        return
+    children, _ = jax.tree_util.tree_flatten_with_path(value, is_leaf=lambda x: x is not value)
+    for path, child in children:
+        if path:
+            yield from _numbers(child, (*prefix, path_name(path)))
+        else:
+            yield prefix, child

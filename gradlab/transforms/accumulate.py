@@ -1,0 +1,97 @@
+r"""Stages that accumulate the updates: a decaying sum and a decaying average.
+
+With g the incoming update, count = 1, 2, ... and both buffers zero before the first step::
+
+    trace = g + decay * trace                    u = trace, or g + decay * trace with nesterov
+    ema   = decay * ema + (1 - decay) * g        u = ema / (1 - decay^count), or ema without debias
+
+On a constant g the sum tends to ``g / (1 - decay)`` and the average to ``g``: on a constant ``decay``,
+``trace * (1 - decay) = ema``.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from gradlab.core import check, numerics
+from gradlab.core.leafwise import leafwise
+from gradlab.core.rule import static
+from gradlab.core.transform import Transform, transform
+from gradlab.core.tree import zeros_like
+
+
+def trace(decay: Any, nesterov: bool = False, accumulator_dtype: Any = None) -> Transform:
+    """Replaces the updates by their decaying sum: ``trace = g + decay * trace``, the buffer of momentum.
+
+    Args:
+      decay: in [0, 1]; a number, a schedule, or a tree of these that is a prefix of the parameters.
+      nesterov: (static) true looks one step ahead: ``u = g + decay * trace`` with the new trace.
+      accumulator_dtype: (static) dtype in which the sum is stored; the parameter's if None.
+
+    Raises:
+      ValueError: a decay outside of [0, 1].
+
+    >>> tx = trace(0.5)
+    >>> state = tx.init(jnp.zeros(1))
+    >>> for _ in range(3):
+    ...     updates, state = tx.update(jnp.ones(1), state)
+    >>> updates.tolist()
+    [1.75]
+    """
+    check.in_range("decay", decay, 0.0, 1.0)
+    at_init = {"accumulator_dtype": static(accumulator_dtype)}
+    return transform(_trace_init, _trace_update, at_init=at_init, decay=decay, nesterov=static(nesterov))
+
+
+def ema(decay: Any, debias: bool = True, accumulator_dtype: Any = None) -> Transform:
+    """Replaces the updates by their decaying average: ``ema = decay * ema + (1 - decay) * g``.
+
+    Args:
+      decay: in [0, 1); a number, a schedule, or a tree of these that is a prefix of the parameters.
+      debias: (static) true divides by the total weight ``1 - decay^count``, so that the average of equal
+        gradients is that gradient from the first step on; the stored average stays undivided.
+      accumulator_dtype: (static) dtype in which the average is stored; the parameter's if None.
+
+    Raises:
+      ValueError: a decay outside of [0, 1).
+
+    >>> tx = ema(0.75)
+    >>> updates, state = tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))
+    >>> updates.tolist(), state.ema.tolist()
+    ([4.0], [1.0])
+    """
+    check.decay_rate(decay=decay)
+    at_init = {"accumulator_dtype": static(accumulator_dtype)}
+    return transform(_ema_init, _ema_update, at_init=at_init, decay=decay, debias=static(debias))
+
+
+def _trace_init(params, *, accumulator_dtype):
+    return optax.TraceState(trace=zeros_like(params, accumulator_dtype))
+
+
+def _trace_rule(g, trace, *, decay, nesterov):
+    trace = g + decay * trace
+    return g + decay * trace if nesterov else trace, trace
+
+
+def _trace_update(grads, state, params=None, *, decay, nesterov, **extra):
+    del params, extra
+    updates, trace = leafwise(_trace_rule, grads, [state.trace], structure={"nesterov": nesterov}, decay=decay)
+    return updates, optax.TraceState(trace=trace)
+
+
+def _ema_init(params, *, accumulator_dtype):
+    return optax.EmaState(count=jnp.zeros([], jnp.int32), ema=zeros_like(params, accumulator_dtype))
+
+
+def _ema_rule(g, ema, *, count, decay, debias):
+    ema = decay * ema + (1 - decay) * g
+    return ema / numerics.debias(decay, count) if debias else ema, ema
+
+
+def _ema_update(grads, state, params=None, *, decay, debias, **extra):
+    del params, extra
+    count = optax.safe_increment(state.count)
+    updates, ema = leafwise(_ema_rule, grads, [state.ema], structure={"debias": debias}, count=count, decay=decay)
+    return updates, optax.EmaState(count=count, ema=ema)
