@@ -1,8 +1,68 @@
-"""gradlab: gradient-based optimizers in JAX as values."""
-from gradlab.core.transform import transform, adopt
+"""gradlab: gradient-based optimizers in JAX as values.
+
+An optimizer is a pair ``(init, update)`` of pure functions over pytrees, and a pytree itself: its hyperparameters are
+leaves.  `jax.vmap` over an optimizer is a sweep, `jax.grad` through one a hypergradient, and a new learning rate
+recompiles nothing.
+"""
+
+import importlib
+from typing import Any
+
+from gradlab import optimizers, schedules, transforms
+from gradlab.core.compose import chain, identity, named_chain
+from gradlab.core.norms import global_norm
 from gradlab.core.rule import static
-from gradlab.core.compose import chain, named_chain, identity
+from gradlab.core.schedule import Schedule, as_schedule, make_schedule
+from gradlab.core.transform import ScheduledState, adopt, transform
 from gradlab.core.update import apply_updates, eval_params
-from gradlab.core.values import hyperparams, replace, describe, population
-from gradlab.optimizers.adam import adam, adamw, scale_by_adam, nadam, nadamw
-from gradlab.transforms.scaling import scale, scale_by_learning_rate, scale_by_schedule
+from gradlab.core.values import describe, hyperparams, population, replace
+from gradlab.optimizers import *  # noqa: F403
+from gradlab.schedules import *  # noqa: F403
+from gradlab.transforms import *  # noqa: F403
+
+_LAZY = {
+    "NNXOptimizer": "gradlab.training.state",
+    "Patience": "gradlab.training.stop",
+    "Threshold": "gradlab.training.stop",
+    "Tolerance": "gradlab.training.stop",
+    "TrainState": "gradlab.training.state",
+    "fit": "gradlab.training.loop",
+    "sweep": "gradlab.sweeps",
+}
+
+__all__ = [
+    "Schedule",
+    "ScheduledState",
+    "adopt",
+    "apply_updates",
+    "as_schedule",
+    "chain",
+    "describe",
+    "eval_params",
+    "global_norm",
+    "hyperparams",
+    "identity",
+    "make_schedule",
+    "named_chain",
+    "population",
+    "replace",
+    "static",
+    "transform",
+    *_LAZY,
+    *optimizers.__all__,
+    *schedules.__all__,
+    *transforms.__all__,
+]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Loads what needs Flax, pandas or SciPy when it is first used."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'gradlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -16,16 +16,21 @@ from jax.tree_util import Partial
 
 
 @dataclasses.dataclass(frozen=True)
-class _Identity:
-    """Compares an object by identity, and keeps it alive."""
+class _Fixed:
+    """What is no data: numbers and strings compare by value; other objects by identity, and are kept alive."""
 
     value: Any
 
+    @property
+    def _key(self) -> Any:
+        by_value = isinstance(self.value, bool | int | float | complex | str | bytes)
+        return (type(self.value), repr(self.value)) if by_value else id(self.value)
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.value is other.value
+        return isinstance(other, _Fixed) and self._key == other._key
 
     def __hash__(self) -> int:
-        return id(self.value)
+        return hash(self._key)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +38,7 @@ class _Code:
     """What all builds of one closure share: the code, and whatever it closed over that is not data."""
 
     code: types.CodeType
-    module: _Identity
+    module: _Fixed
     name: str
     treedef: Any
     fixed: tuple
@@ -50,14 +55,15 @@ class _Code:
 def as_pytree(value: Any) -> Any:
     """A function as a `Partial` over the arrays it closed over; anything else as it is.
 
-    What a function closed over that is neither an array nor a function is structure, compared by identity.
+    What a function closed over that is neither an array nor a function is structure: a Python number that changes
+    from call to call retraces, an array does not.
 
     >>> make = lambda c: (lambda x: c * x)
     >>> one, two = as_pytree(make(np.float32(1))), as_pytree(make(np.float32(2)))
     >>> jax.tree.structure(one) == jax.tree.structure(two), float(two(3.0))
     (True, 6.0)
     """
-    if isinstance(value, types.FunctionType) and value.__closure__:
+    if isinstance(value, types.FunctionType):
         try:
             return _closure_as_pytree(value)
         except (TypeError, ValueError, RecursionError):  # unhashable tree, unset cell, a function that holds itself
@@ -71,11 +77,11 @@ _LEAF = jax.tree.structure(0)
 
 
 def _closure_as_pytree(function: Callable) -> Partial:
-    cells = [cell.cell_contents for cell in function.__closure__]
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
     leaves, treedef = jax.tree.flatten((cells, function.__defaults__, function.__kwdefaults__))
     leaves = [as_pytree(leaf) for leaf in leaves]
     is_data = [isinstance(leaf, Partial | jax.Array | np.ndarray | np.generic) for leaf in leaves]
     data = [leaf if dynamic else None for leaf, dynamic in zip(leaves, is_data, strict=True)]
-    fixed = tuple(None if dynamic else _Identity(leaf) for leaf, dynamic in zip(leaves, is_data, strict=True))
+    fixed = tuple(None if dynamic else _Fixed(leaf) for leaf, dynamic in zip(leaves, is_data, strict=True))
     hash(treedef)
-    return Partial(_Code(function.__code__, _Identity(function.__globals__), function.__name__, treedef, fixed), data)
+    return Partial(_Code(function.__code__, _Fixed(function.__globals__), function.__name__, treedef, fixed), data)

@@ -6,6 +6,7 @@ import optax
 
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
+from gradlab.core.tree import require_same_structure
 
 
 def chain(*transforms: optax.GradientTransformation) -> Transform:
@@ -64,7 +65,10 @@ def _chain_update(grads, state, params=None, *, inner, grad=None, **extra):
             f"a chain of {len(inner)} transforms needs the tuple of {len(inner)} states that its init made, got {got}; "
             "was this state made by another optimizer, or were `state` and `params` exchanged?"
         )
-    grad = grads if grad is None else grad
+    if grad is None:
+        grad = grads
+        if params is not None:
+            require_same_structure("gradients", grads, "parameters", params)
     updates, new_state = grads, []
     for update, stage_state in zip(inner, state, strict=True):
         updates, stage_state = update(updates, stage_state, params, grad=grad, **extra)

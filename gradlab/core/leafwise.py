@@ -77,7 +77,7 @@ def _check_leaf(path: tuple, g: Any, operands: list[Any], names: list[str]) -> j
     g = jnp.asarray(g)
     if not jnp.issubdtype(g.dtype, jnp.inexact):
         raise TypeError(
-            f"gradient at '{trees.path_name(path)}' is {g.dtype.name}: optimizers move floating-point parameters; "
+            f"gradient at '{trees.path_name(path)}' is {g.dtype}: optimizers move floating-point parameters; "
             "cast the parameter, or leave it out with partition(...) or freeze(...)"
         )
     for name, operand in zip(names, operands, strict=False):

@@ -20,9 +20,9 @@ def norm(x: jax.Array, axis: int | tuple[int, ...] | None = None, keepdims: bool
     (5.0, [0.0, 0.0])
     """
     x = _at_least_float32(x)
-    limits = jnp.finfo(x.dtype)
+    tiny = jnp.finfo(x.dtype).tiny
     largest = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
-    scale = jax.lax.stop_gradient(jnp.clip(largest, limits.tiny, limits.max))
+    scale = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))  # its reciprocal is a normal number too
     root = _sqrt(jnp.sum(abs_sq(x / scale), axis=axis, keepdims=keepdims))
     return root * (scale if keepdims else jnp.reshape(scale, root.shape))
 
@@ -37,6 +37,11 @@ def global_norm(tree: Tree) -> jax.Array:
     >>> round(float(global_norm(jnp.full(300, 4e4, 'float16'))), 1)
     692820.3
     """
+    return _global_norm(tree)
+
+
+@jax.jit
+def _global_norm(tree: Tree) -> jax.Array:
     leaves = jax.tree.leaves(tree)
     if not leaves:
         return jnp.zeros([], jnp.float32)

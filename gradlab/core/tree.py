@@ -53,7 +53,12 @@ def broadcast_prefix(name: str, prefix: Tree, tree: Tree) -> list[Any]:
         return [prefix] * len(jax.tree.leaves(tree, is_leaf=is_none))
     full = []
     try:
-        jax.tree.map(lambda value, sub: full.extend([value] * len(jax.tree.leaves(sub, is_leaf=is_none))), prefix, tree)
+        jax.tree.map(
+            lambda value, sub: full.extend([value] * len(jax.tree.leaves(sub, is_leaf=is_none))),
+            prefix,
+            tree,
+            is_leaf=is_none,
+        )
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"`{name}` has values for {paths(prefix)}, but the parameters have the leaves {_shorten(paths(tree))}; "
@@ -74,6 +79,9 @@ def require_same_structure(what: str, tree: Tree, reference_name: str, reference
     Traceback (most recent call last):
     ValueError: gradients and parameters have different trees: only gradients have ['a'], only parameters have ['b']
     """
+    first, second = jax.tree.structure(tree, is_leaf=is_none), jax.tree.structure(reference, is_leaf=is_none)
+    if first == second:
+        return
     mine, theirs = paths(tree), paths(reference)
     only_mine = [name for name in mine if name not in set(theirs)]
     only_theirs = [name for name in theirs if name not in set(mine)]
@@ -81,6 +89,4 @@ def require_same_structure(what: str, tree: Tree, reference_name: str, reference
         parts = [f"only {what} have {_shorten(only_mine)}"] if only_mine else []
         parts += [f"only {reference_name} have {_shorten(only_theirs)}"] if only_theirs else []
         raise ValueError(f"{what} and {reference_name} have different trees: {', '.join(parts)}")
-    first, second = jax.tree.structure(tree, is_leaf=is_none), jax.tree.structure(reference, is_leaf=is_none)
-    if first != second:
-        raise ValueError(f"{what} and {reference_name} have the same leaves in different containers: {first} and {second}")
+    raise ValueError(f"{what} and {reference_name} have the same leaves in different containers: {first} and {second}")

@@ -21,7 +21,7 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
     A ``None`` update leaves its parameter as it is.
 
     Raises:
-      ValueError: the trees differ; the message names the path.
+      ValueError: trees or shapes differ; the message names the path.
 
     >>> apply_updates({'w': jnp.array([1.0, 2.0])}, {'w': jnp.array([0.5, -2.0])})['w'].tolist()
     [1.5, 0.0]
@@ -31,15 +31,18 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
 
 def _apply_updates(params, updates):
     leaves, treedef = jax.tree.flatten(updates, is_leaf=trees.is_none)
-    params_leaves, params_treedef = jax.tree.flatten(params, is_leaf=trees.is_none)
+    paths_and_params, params_treedef = jax.tree_util.tree_flatten_with_path(params, is_leaf=trees.is_none)
     if treedef != params_treedef:
         trees.require_same_structure("updates", updates, "parameters", params)
-    pairs = zip(params_leaves, leaves, strict=True)
-    return jax.tree.unflatten(params_treedef, [p if u is None or p is None else _add(p, u) for p, u in pairs])
+    pairs = zip(paths_and_params, leaves, strict=True)
+    new = [p if u is None or p is None else _add(path, p, u) for (path, p), u in pairs]
+    return jax.tree.unflatten(params_treedef, new)
 
 
-def _add(p: Any, u: Any) -> jax.Array:
+def _add(path: tuple, p: Any, u: Any) -> jax.Array:
     p, u = jnp.asarray(p), jnp.asarray(u)
+    if p.shape != u.shape:
+        raise ValueError(f"update at '{trees.path_name(path)}' has shape {u.shape}, but the parameter has {p.shape} there")
     if p.dtype == u.dtype:
         return jax.lax.add(p, u)
     wide = jnp.promote_types(p.dtype, u.dtype)

@@ -79,9 +79,9 @@ def describe(tx: optax.GradientTransformation) -> str:
     """One readable line a stage: its name, its values and its structure.
 
     >>> import gradlab
-    >>> print(describe(gradlab.chain(gradlab.clip_by_global_norm(1.0), gradlab.sgd(0.1))))
+    >>> print(describe(gradlab.chain(gradlab.clip_by_global_norm(1.0), gradlab.scale(-0.1))))
     clip_by_global_norm(max_norm=1.0)
-    scale_by_learning_rate(learning_rate=0.1, flip_sign=True)
+    scale(step_size=-0.1)
     """
     return "\n".join(_lines(tx.update, ""))
 
@@ -145,9 +145,14 @@ def population(make: Callable[..., Transform], **values: Any) -> Transform:
         )
     make(**values)  # the factory checks every value: inside of vmap it could not read them
     shared = {name: value for name, value in values.items() if name not in lanes}
-    swept = {name: jnp.asarray(values[name], dtype=float) for name in lanes}
+    swept = {name: _lanes_of(values[name]) for name in lanes}
     (count,) = set(lanes.values())
     return jax.vmap(lambda swept: make(**shared, **swept), axis_size=count)(swept)
+
+
+def _lanes_of(values: Any) -> jax.Array:
+    values = jnp.asarray(values)
+    return values if jnp.issubdtype(values.dtype, jax.dtypes.prng_key) else values.astype(float)
 
 
 def _names(leaves: list[_Leaf]) -> list[str]:

@@ -105,7 +105,7 @@ def _check_initial(stage: str, learning_rate: Any) -> None:
             f"{stage}: `learning_rate` is where every weight's own step size starts, so it cannot be a schedule; "
             f"pass a number, and multiply the updates with chain({stage}(...), scale_by_schedule(...))"
         )
-    check.positive(learning_rate=learning_rate)
+    check.non_negative(learning_rate=learning_rate)
 
 
 def scale_by_delta_bar_delta(learning_rate: Any, kappa: Any = 1e-3, phi: Any = 0.1, theta: Any = 0.7) -> Transform:

@@ -50,18 +50,21 @@ def _scale_by_sadam_init(params, *, mu_dtype):
     )
 
 
-def _sadam_rule(g, mu, nu, *, b1, b2, **hyper):
+def _sadam_rule(g, mu, nu, *, count, b1, b2, beta, eps_root, convention):
     mu = b1 * mu + (1 - b1) * g
     nu = b2 * nu + (1 - b2) * abs_sq(g)
-    return _direction(mu, nu, b1=b1, b2=b2, **hyper), mu, nu
+    u = _direction(mu, nu, count=count, b1=b1, b2=b2, beta=beta, eps_root=eps_root, convention=convention)
+    return u, mu, nu
 
 
 def _scale_by_sadam_update(grads, state, params=None, *, b1, b2, beta, eps_root, convention, **extra):
     del params, extra
     count = optax.safe_increment(state.count)
     structure = {"convention": convention}
-    hyper = {"count": count, "b1": b1, "b2": b2, "beta": beta, "eps_root": eps_root}
-    updates, mu, nu = leafwise(_sadam_rule, grads, [state.mu, state.nu], structure=structure, **hyper)
+    slots = [state.mu, state.nu]
+    updates, mu, nu = leafwise(
+        _sadam_rule, grads, slots, structure=structure, count=count, b1=b1, b2=b2, beta=beta, eps_root=eps_root
+    )
     return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
 
@@ -81,17 +84,20 @@ def scale_by_sadam(
     >>> round(float(updates[0] / 1e-7), 2)  # 50 / log(2): mu over the least denominator
     72.13
     """
-    return _softplus_stage(_scale_by_sadam_init, _scale_by_sadam_update, b1, b2, beta, eps_root, mu_dtype, convention)
-
-
-def _softplus_stage(init, update, b1, b2, beta, eps_root, mu_dtype, convention):
     check.decay_rate(b1=b1, b2=b2)
     check.positive(beta=beta)
     check.non_negative(eps_root=eps_root)
     check.one_of("convention", convention, CONVENTIONS)
-    at_init = {"mu_dtype": static(mu_dtype)}
-    convention = static(convention)
-    return transform(init, update, at_init=at_init, b1=b1, b2=b2, beta=beta, eps_root=eps_root, convention=convention)
+    return transform(
+        _scale_by_sadam_init,
+        _scale_by_sadam_update,
+        at_init={"mu_dtype": static(mu_dtype)},
+        b1=b1,
+        b2=b2,
+        beta=beta,
+        eps_root=eps_root,
+        convention=static(convention),
+    )
 
 
 def _scale_by_samsgrad_init(params, *, mu_dtype):
@@ -103,20 +109,22 @@ def _scale_by_samsgrad_init(params, *, mu_dtype):
     )
 
 
-def _samsgrad_rule(g, mu, nu, nu_max, *, b1, b2, **hyper):
+def _samsgrad_rule(g, mu, nu, nu_max, *, count, b1, b2, beta, eps_root, convention):
     mu = b1 * mu + (1 - b1) * g
     nu = b2 * nu + (1 - b2) * abs_sq(g)
     nu_max = jnp.maximum(nu_max, nu)
-    return _direction(mu, nu_max, b1=b1, b2=b2, **hyper), mu, nu, nu_max
+    u = _direction(mu, nu_max, count=count, b1=b1, b2=b2, beta=beta, eps_root=eps_root, convention=convention)
+    return u, mu, nu, nu_max
 
 
 def _scale_by_samsgrad_update(grads, state, params=None, *, b1, b2, beta, eps_root, convention, **extra):
     del params, extra
     count = optax.safe_increment(state.count)
     structure = {"convention": convention}
-    hyper = {"count": count, "b1": b1, "b2": b2, "beta": beta, "eps_root": eps_root}
     slots = [state.mu, state.nu, state.nu_max]
-    updates, mu, nu, nu_max = leafwise(_samsgrad_rule, grads, slots, structure=structure, **hyper)
+    updates, mu, nu, nu_max = leafwise(
+        _samsgrad_rule, grads, slots, structure=structure, count=count, b1=b1, b2=b2, beta=beta, eps_root=eps_root
+    )
     return updates, optax.ScaleByAmsgradState(count=count, mu=mu, nu=nu, nu_max=nu_max)
 
 
@@ -136,12 +144,23 @@ def scale_by_samsgrad(
     >>> round(float(updates[0]), 4)
     1.0
     """
-    return _softplus_stage(
-        _scale_by_samsgrad_init, _scale_by_samsgrad_update, b1, b2, beta, eps_root, mu_dtype, convention
+    check.decay_rate(b1=b1, b2=b2)
+    check.positive(beta=beta)
+    check.non_negative(eps_root=eps_root)
+    check.one_of("convention", convention, CONVENTIONS)
+    return transform(
+        _scale_by_samsgrad_init,
+        _scale_by_samsgrad_update,
+        at_init={"mu_dtype": static(mu_dtype)},
+        b1=b1,
+        b2=b2,
+        beta=beta,
+        eps_root=eps_root,
+        convention=static(convention),
     )
 
 
-def _optimizer(direction, learning_rate, weight_decay, mask, decay):
+def _with_optional_decay(direction, learning_rate, weight_decay, mask, decay):
     check.non_negative(learning_rate=learning_rate)
     if weight_decay is None:
         return chain(direction, scale_by_learning_rate(learning_rate))
@@ -190,7 +209,7 @@ def sadam(
     [-0.1, -2.28e-07]
     """
     direction = scale_by_sadam(b1, b2, beta, eps_root, mu_dtype, convention=convention)
-    return _optimizer(direction, learning_rate, weight_decay, mask, decay)
+    return _with_optional_decay(direction, learning_rate, weight_decay, mask, decay)
 
 
 def samsgrad(
@@ -223,4 +242,4 @@ def samsgrad(
     -0.025
     """
     direction = scale_by_samsgrad(b1, b2, beta, eps_root, mu_dtype, convention=convention)
-    return _optimizer(direction, learning_rate, weight_decay, mask, decay)
+    return _with_optional_decay(direction, learning_rate, weight_decay, mask, decay)

@@ -149,7 +149,9 @@ def _exponential_decay(step, *, init_value, transition_steps, decay_rate, transi
     value = init_value * decay_rate**periods
     if end_value is None:
         return value
-    return jnp.where(decay_rate < 1.0, jnp.maximum(value, end_value), jnp.minimum(value, end_value))
+    ended = jnp.where(decay_rate < 1.0, value < end_value, value > end_value)
+    before_overflow = init_value * decay_rate ** jnp.where(ended, 0.0, periods)  # infinity would spoil gradients
+    return jnp.where(ended, end_value, before_overflow)
 
 
 def exponential_decay(

@@ -42,8 +42,11 @@ def optional(value: Any) -> Any:
 
 
 def progress(step: jax.Array, length: Any) -> jax.Array:
-    """``step / length`` kept in [0, 1]; defined for a length of zero as well, so that an unused phase has gradients."""
-    return jnp.clip(step / jnp.where(length > 0, length, 1.0), 0.0, 1.0)
+    """``step / length`` kept in [0, 1], exactly 1 from step ``length`` on, and differentiable for a length of zero."""
+    fraction = step / jnp.where(
+        length > 0, length, 1.0
+    )  # compiled for a constant length, this multiplies by 1 / length
+    return jnp.where(step < length, jnp.clip(fraction, 0.0, 1.0), 1.0)
 
 
 def between(start: Any, end: Any, remaining: Any) -> jax.Array:

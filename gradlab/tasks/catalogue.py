@@ -90,7 +90,7 @@ def digits_cnn(
 
 
 def breast_cancer_linear(*, seed: int = 0, l2: float | None = None, init_scale: float = 1.0) -> Task:
-    """Logistic regression on the tumours: 31 parameters, convex; the classes all but separate, so regularise with l2."""
+    """Logistic regression on the tumours: 31 parameters, convex; l2 keeps the weights finite."""
     from gradlab.tasks.networks import Linear
 
     options = {"l2": l2, "init_scale": init_scale}

@@ -45,7 +45,7 @@ def digits(*, images: bool = False, seed: int = 0) -> Dataset:
       ModuleNotFoundError: scikit-learn is not installed.
 
     >>> {key: array.shape for key, array in digits(images=True).train.items()}
-    {'x': (1259, 8, 8, 1), 'y': (1259,)}
+    {'x': (1257, 8, 8, 1), 'y': (1257,)}
     """
     raw = _sklearn_loader("load_digits")()
     data = _split(raw.data, raw.target.astype(np.int32), seed)

@@ -26,6 +26,13 @@ def cross_entropy(outputs: jax.Array, targets: jax.Array, label_smoothing: Any =
     1.3863
     """
     logits = _wide(outputs)
+    if not jnp.issubdtype(targets.dtype, jnp.integer):
+        raise TypeError(
+            f"cross_entropy needs integer labels, got {targets.dtype}; for one-hot or soft labels pass a function "
+            "(outputs, batch) -> scalar as `loss`"
+        )
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError(f"labels of shape {targets.shape} need logits (..., classes), got shape {logits.shape}")
     if label_smoothing is None:
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
     labels = jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)

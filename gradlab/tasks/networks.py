@@ -7,6 +7,7 @@ train) -> (outputs, model_state)`` over plain dicts of arrays.
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -66,9 +67,10 @@ class SmallCNN(nn.Module):
 
 
 class CharTransformer(nn.Module):
-    """A decoder-only transformer with layer norm before each block (arXiv 2002.04745): ids (n, t) -> logits (n, t, vocabulary).
+    """A decoder-only transformer with layer norm before each block (arXiv 2002.04745).
 
-    Embeddings and head start small (standard deviation 0.02), so that the first loss is near log(vocabulary).
+    Ids (n, t) become logits (n, t, vocabulary), with t at most ``context``.  Embeddings and head start small (standard
+    deviation 0.02), so that the first loss is near log(vocabulary).
     """
 
     vocabulary: int
@@ -96,7 +98,7 @@ class NnxMLP(nnx.Module):
     """`MLP` in NNX, which is told its input width: ``functools.partial(NnxMLP, (64, 32, 10))`` makes a task of it."""
 
     def __init__(self, widths: tuple[int, ...], activation: str | Callable = "relu", *, rngs: nnx.Rngs):
-        pairs = zip(widths, widths[1:], strict=False)
+        pairs = itertools.pairwise(widths)
         self.layers = nnx.List([nnx.Linear(inputs, outputs, rngs=rngs) for inputs, outputs in pairs])
         self.activation = activation
 
@@ -112,6 +114,10 @@ class LinenNetwork:
 
     module: nn.Module
     example: Static  # jax.ShapeDtypeStruct of one batch of inputs, or a tree of them
+
+    @property
+    def name(self) -> str:
+        return type(self.module).__name__
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         x = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.example.value)
@@ -129,9 +135,26 @@ class LinenNetwork:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Build:
+    """A ``functools.partial`` compared by value, so that tasks built twice share their compiled programs."""
+
+    function: Callable
+    arguments: Static
+
+    @classmethod
+    def of(cls, build: Callable) -> Callable:
+        return cls(build.func, static((build.args, build.keywords))) if isinstance(build, functools.partial) else build
+
+    def __call__(self, rngs: nnx.Rngs) -> nnx.Module:
+        args, keywords = self.arguments.value
+        return self.function(*args, **keywords, rngs=rngs)
+
+
+@dataclasses.dataclass(frozen=True)
 class NnxNetwork:
     """An NNX module's graph in training and in evaluation mode, and how to build one with fresh parameters."""
 
+    name: str
     build: Callable | None  # rngs=nnx.Rngs -> module; None for an instance, which brings its parameters
     training: nnx.GraphDef
     evaluation: nnx.GraphDef
@@ -164,9 +187,10 @@ def as_network(model: Any, x: Any) -> tuple[LinenNetwork | NnxNetwork, tuple[Any
     if callable(model) and not (isinstance(model, type) and issubclass(model, nn.Module)):
         built = nnx.eval_shape(lambda: model(rngs=nnx.Rngs(0)))
         if isinstance(built, nnx.Module):
-            return _nnx_network(model, built), None
+            return _nnx_network(_Build.of(model), built), None
     raise TypeError(
-        f"`model` must be a Linen module such as MLP((64, 10)), an NNX module, or a function `rngs -> NNX module`; got {model!r}"
+        "`model` must be a Linen module such as MLP((64, 10)), an NNX module, or a function `rngs -> NNX module`; "
+        f"got {model!r}"
     )
 
 
@@ -176,7 +200,7 @@ def _nnx_network(build: Callable | None, module: nnx.Module) -> NnxNetwork:
     module.eval()
     evaluation, *_ = _nnx_split(module)
     rngs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), rngs)
-    return NnxNetwork(build, training, evaluation, static(rngs))
+    return NnxNetwork(type(module).__name__, build, training, evaluation, static(rngs))
 
 
 def _nnx_split(module: nnx.Module) -> tuple[nnx.GraphDef, dict, dict, dict]:

@@ -45,28 +45,30 @@ def flax_task(
 ) -> Task:
     """The task of training a Flax model, Linen or NNX, with batch statistics and dropout where it has them.
 
-    A model that takes ``train``, ``training``, ``is_training``, ``deterministic`` or ``use_running_average`` in its call
-    is told; NNX modules are switched by ``train()`` and ``eval()``.
+    A model whose call takes ``train``, ``training``, ``is_training``, ``deterministic`` or ``use_running_average`` is
+    told; NNX modules are switched by ``train()`` and ``eval()``.
 
     Args:
       model: a Linen module; an NNX module, which starts from its own parameters whatever the key; or a function that
         builds an NNX module with fresh ones: ``lambda rngs: MyModel(64, rngs=rngs)``.
       train: tree of arrays, each of shape (examples, ...); ``{"x": inputs, "y": targets}`` unless ``inputs`` and
         ``targets`` say otherwise.
-      loss: (static) ``"cross_entropy"`` (logits and integer labels), ``"sigmoid_cross_entropy"`` (logits and labels 0 or 1),
-        ``"squared_error"``, or a function ``(outputs, batch) -> scalar``.
+      loss: (static) ``"cross_entropy"`` (logits and integer labels), ``"sigmoid_cross_entropy"`` (logits and labels 0
+        or 1), ``"squared_error"``, or a function ``(outputs, batch) -> scalar``.
       valid: like ``train``.
       test: like ``train``.
       inputs: (static) ``batch -> what the model is called with``.
       targets: (static) ``batch -> what the outputs are compared with``.
       label_smoothing: weight in [0, 1) of the uniform distribution in the targets; ``None`` is off.
-      l2: adds half of it times the sum of squares of the kernels, the parameters with two or more axes; ``None`` is off.
+      l2: adds half of it times the sum of squares of the kernels, the parameters with two or more axes; ``None`` is
+        off.
       init_scale: multiplies the initial kernels.
       name: (static) shown in tables and messages; by default the model's class.
       facts: (static) pairs of names and hashable values to keep with results.
 
     Raises:
-      ValueError: an unknown loss, labels without an output, negative ``l2`` or ``init_scale``, and what `make_task` refuses.
+      ValueError: an unknown loss, labels without an output, negative ``l2`` or ``init_scale``, and what `make_task`
+        refuses.
       TypeError: a model that is none, or labels that are no integers.
 
     >>> import flax.linen as nn
@@ -97,7 +99,7 @@ def flax_task(
         train=train,
         valid=valid,
         test=test,
-        name=name or _name_of(model),
+        name=name or network.name,
         facts=facts,
     )
     if loss == "cross_entropy":
@@ -142,10 +144,6 @@ def _supervised_metrics(params, model_state, data, *, network, criterion, inputs
     return {name: measure(outputs, targets(data)) for name, measure in measures.items()}
 
 
-def _name_of(model: Any) -> str:
-    return getattr(model, "__name__", type(model).__name__).strip("<>")
-
-
 def _check_entries(train: Any, inputs: Callable, targets: Callable, needs_targets: bool) -> None:
     reads = {"x": inputs is batch_x, "y": needs_targets and targets is batch_y}
     wanted = [key for key, read in reads.items() if read]
@@ -159,23 +157,14 @@ def _check_entries(train: Any, inputs: Callable, targets: Callable, needs_target
 
 def _check_labels(task: Task, network: Any, inputs: Callable, targets: Callable) -> None:
     params, model_state = jax.eval_shape(task.init, jax.random.key(0))
-    for key in ("train", "valid", "test"):
-        data = getattr(task, key)
+    apply = lambda p, s, x: network.apply(p, s, x, None, train=False)[0]
+    classes = jax.eval_shape(apply, params, model_state, inputs(task.train)).shape[-1]
+    for key, data in (("train", task.train), ("valid", task.valid), ("test", task.test)):
         if data is None:
             continue
-        labels = targets(data)
-        if not jnp.issubdtype(labels.dtype, jnp.integer):
-            raise TypeError(
-                f"labels of `{key}` must be integers for loss='cross_entropy', got {labels.dtype}; "
-                "for one-hot or soft labels pass a function (outputs, batch) -> scalar as `loss`"
-            )
-        apply = lambda p, s, x: network.apply(p, s, x, None, train=False)[0]  # noqa: E731
-        shape = jax.eval_shape(apply, params, model_state, inputs(data)).shape
-        if shape[:-1] != labels.shape:
-            raise ValueError(f"`{key}` has labels of shape {labels.shape}, but the model gives logits of shape {shape}")
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= shape[-1]:
+        low, high = int(targets(data).min()), int(targets(data).max())
+        if low < 0 or high >= classes:
             raise ValueError(
-                f"labels of `{key}` reach from {low} to {high}, but the model has {shape[-1]} outputs: they must be "
-                f"0 to {shape[-1] - 1}"
+                f"labels of `{key}` reach from {low} to {high}, but the model has {classes} outputs: they must be "
+                f"0 to {classes - 1}"
             )

@@ -2,7 +2,6 @@
 
 import operator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -184,9 +183,8 @@ def _bounded_saddle(x):
 def plateau(width: float = 1.0) -> Surface:
     """``1 - exp(-(x^2 + y^2) / (2 width^2))``: a bowl in a plain on which gradient and Hessian vanish.
 
-    >>> surface = plateau()
-    >>> bool(jnp.linalg.norm(jax.grad(surface.function)(jnp.array([4.0, 4.0]))) < 1e-5)
-    True
+    >>> float(plateau().function(jnp.zeros(2)))
+    0.0
     """
     check.positive(width=width)
     return make_surface(

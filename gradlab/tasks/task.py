@@ -36,8 +36,8 @@ class Task:
     >>> task = surface_task(rosenbrock())
     >>> params, model_state = task.init(jax.random.key(0))
     >>> loss, model_state = task.loss(params, model_state, None, jax.random.key(1))
-    >>> params.tolist(), round(float(loss), 3), task.num_params
-    ([-1.2000000476837158, 1.0], 24.2, 2)
+    >>> params.shape, round(float(loss), 3), task.num_params
+    ((2,), 24.2, 2)
     """
 
     init: Partial  # key -> (params, model_state); model_state is {} where there is none
@@ -135,8 +135,8 @@ def make_task(
     Each function may carry numbers: ``make_task(init, bind(loss, l2=1e-4), ...)``.
 
     Raises:
-      ValueError: data without examples, arrays of unequal length, sets that differ in their trees, no parameters, a loss
-        that is no scalar or that changes the shape of the model state, metrics without ``"loss"``.
+      ValueError: data without examples, arrays of unequal length, sets that differ in their trees, no parameters, a
+        loss that is no scalar or that changes the shape of the model state, metrics without ``"loss"``.
       TypeError: data that are no numbers, or parameters that are not floating-point.
 
     >>> def start(key): return jnp.zeros(2), {}
@@ -198,7 +198,7 @@ def _named_leaves(key: str, data: Any) -> Iterator[tuple[str, Any]]:
 
 def _is_numeric(leaf: Any) -> bool:
     dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
-    return jnp.issubdtype(dtype, jnp.number) or dtype == bool
+    return jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
 
 
 def _require_alike(train: Any, key: str, data: Any) -> None:

@@ -2,8 +2,8 @@ r"""Guards against gradients that are not finite: replace their NaNs, or skip th
 
 ::
 
-    u = where(isnan(g), 0, g)                                           zero_nans
-    u, state = inner(g, state) if accepted else (0, state)              apply_if_finite
+    u = where(isnan(g), 0, g)                                         zero_nans
+    u, state = inner(g, state) if accepted else (0, state)            apply_if_finite
 
 where a step is accepted if every gradient is finite, or if more than ``max_consecutive_errors`` steps on end
 were not.
@@ -39,8 +39,8 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
 
     Up to ``max_consecutive_errors`` such steps on end are skipped; those after them go to ``inner`` as they are, so
     that a run which has diverged shows it.  The state counts: ``notfinite_count`` on end, ``total_notfinite`` in all,
-    and ``last_finite`` for the last step.  Nothing branches at run time: lanes of a sweep skip one by one, and
-    ``inner`` receives zeros in place of the gradients that are skipped, so no NaN reaches a derivative either.
+    and ``last_finite`` for the last step.  Lanes of a sweep skip one by one, and no NaN that is skipped reaches a
+    derivative through the update.
 
     Args:
       inner: the transform, or the whole optimizer, to protect.
@@ -85,17 +85,19 @@ def _all_finite(tree: Tree) -> jax.Array:
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)], bool))
 
 
-def _choose(accepted: jax.Array, new: Tree, old: Tree) -> Tree:
-    return jax.tree.map(lambda new, old: jnp.where(accepted, new, old), new, old)
-
-
 def _apply_if_finite_update(grads, state, params=None, *, inner, max_consecutive_errors, **extra):
     finite = _all_finite(grads)
     notfinite_count = jnp.where(finite, 0, optax.safe_increment(state.notfinite_count))
     total_notfinite = jnp.where(finite, state.total_notfinite, optax.safe_increment(state.total_notfinite))
     accepted = finite | (notfinite_count > max_consecutive_errors)
-    zeros = jax.tree.map(jnp.zeros_like, grads)
-    updates, inner_state = inner(_choose(accepted, grads, zeros), state.inner_state, params, **extra)
-    updates = _choose(accepted, updates, jax.tree.map(jnp.zeros_like, updates))
-    inner_state = _choose(accepted, inner_state, state.inner_state)
+
+    def accept():
+        # Lanes of a vmap run both branches: one that skips must not send NaN through inner's derivatives.
+        safe = jax.tree.map(lambda g: jnp.where(accepted, g, 0), grads)
+        return inner(safe, state.inner_state, params, **extra)
+
+    def skip():
+        return jax.tree.map(jnp.zeros_like, grads), state.inner_state
+
+    updates, inner_state = jax.lax.cond(accepted, accept, skip)
     return updates, optax.ApplyIfFiniteState(notfinite_count, finite, total_notfinite, inner_state)

@@ -89,10 +89,18 @@ def _as_mask(mask: Any) -> Any:
     return mask
 
 
-def _resolve(choice: Any, tree: Tree) -> Tree:
-    """The tree of labels or bools itself, or what a function of the parameters returns."""
+def _resolve(what: str, choice: Any, tree: Tree) -> Tree:
+    """The tree of bools or labels itself, or what a function of the parameters returns; a prefix of ``tree``."""
     is_function = callable(choice) and jax.tree_util.all_leaves([choice])
-    return choice(tree) if is_function else choice
+    choice = choice(tree) if is_function else choice
+    try:
+        jax.tree.map(lambda leaf, part: None, choice, tree)
+    except ValueError as error:
+        raise ValueError(
+            f"the {what} has the leaves {trees.paths(choice)}, which is no prefix of the parameters "
+            f"{trees.paths(tree)}: {str(error).splitlines()[0]}"
+        ) from None
+    return choice
 
 
 def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_extra_args: bool = False) -> Transform:
@@ -126,24 +134,23 @@ def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_ex
 
 
 def _select(mask: Tree, tree: Tree) -> Tree:
-    try:
-        return jax.tree.map(
-            lambda keep, part: part if keep else optax.MaskedNode(), mask, tree, is_leaf=lambda x: isinstance(x, bool)
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"the mask has the leaves {trees.paths(mask)}, which is no prefix of the parameters {trees.paths(tree)}: {error}"
-        ) from None
+    return jax.tree.map(lambda keep, part: part if keep else optax.MaskedNode(), mask, tree)
+
+
+def _is_placeholder(params: Tree) -> bool:
+    """Whether ``params`` is one empty node, as in `optax.tree.map_params`: masks and labels do not fit it."""
+    structure = jax.tree.structure(params)
+    return structure.num_leaves == 0 and structure.num_nodes == 1
 
 
 def _masked_init(params, *, inner, mask):
-    if not jax.tree.leaves(params):
+    if _is_placeholder(params):
         return optax.MaskedState(inner_state=inner(params))
-    return optax.MaskedState(inner_state=inner(_select(_resolve(mask, params), params)))
+    return optax.MaskedState(inner_state=inner(_select(_resolve("mask", mask, params), params)))
 
 
 def _masked_update(grads, state, params=None, *, inner, mask, mask_compatible_extra_args, **extra):
-    mask = _resolve(mask, grads if params is None else params)
+    mask = _resolve("mask", mask, grads if params is None else params)
     structure = jax.tree.structure(grads)
     same = {name: jax.tree.structure(value) == structure for name, value in extra.items()}
     extra = {
@@ -201,16 +208,16 @@ def _masks(labels: Tree, known: Mapping[Any, Any]) -> dict[Any, Tree]:
 
 
 def _partition_init(params, *, inner, param_labels):
-    if not jax.tree.leaves(params):
+    if _is_placeholder(params):
         states = {name: _masked_init(params, inner=init, mask=None) for name, init in inner.items()}
         return optax.transforms.PartitionState(states)
-    masks = _masks(_resolve(param_labels, params), inner)
+    masks = _masks(_resolve("tree of labels", param_labels, params), inner)
     states = {name: _masked_init(params, inner=init, mask=masks[name]) for name, init in inner.items()}
     return optax.transforms.PartitionState(states)
 
 
 def _partition_update(grads, state, params=None, *, inner, param_labels, mask_compatible_extra_args, **extra):
-    masks = _masks(_resolve(param_labels, grads if params is None else params), inner)
+    masks = _masks(_resolve("tree of labels", param_labels, grads if params is None else params), inner)
     updates, states = grads, {}
     for name, update in inner.items():
         updates, states[name] = _masked_update(
@@ -252,5 +259,3 @@ def set_to_zero() -> Transform:
 def _set_to_zero_update(grads, state, params=None, **extra):
     del params, extra
     return jax.tree.map(jnp.zeros_like, grads), state
-
-

@@ -63,7 +63,9 @@ def scale_by_learning_rate(learning_rate: Any, *, flip_sign: bool = True) -> Tra
             learning_rate=schedule,
             flip_sign=static(flip_sign),
         )
-    return transform(_empty_init, _scale_by_learning_rate_update, learning_rate=learning_rate, flip_sign=static(flip_sign))
+    return transform(
+        _empty_init, _scale_by_learning_rate_update, learning_rate=learning_rate, flip_sign=static(flip_sign)
+    )
 
 
 def _count_init(params):

@@ -1,0 +1,74 @@
+"""What a speed measurement is before it runs, `Case`, and what it leaves, `Row`."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gradlab.bench.paired import Ratio, ratio
+
+Samples = dict[str, list[float]]  # contestant -> one value a round; a count is one round
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One row to measure: gradlab against a baseline in optax, and torch where it takes part."""
+
+    name: str  # 'step/gpt2-small': rows are selected by patterns over these
+    what: str
+    unit: str  # 's', 'traces', 'bytes' or 'kernels'
+    measure: Callable[[int], Samples]  # rounds -> values of 'gradlab', 'optax' and perhaps 'torch'
+    at_most: float | None = None  # goal: largest ratio gradlab / optax
+    most_rounds: int | None = None  # for measurements that take long
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The medians of one case, and the ratios within its rounds."""
+
+    name: str
+    what: str
+    unit: str
+    rounds: int
+    gradlab: float
+    optax: float
+    torch: float | None  # None where torch is not installed or has no counterpart
+    ratio: Ratio  # gradlab / optax; below 1 gradlab is better
+    torch_ratio: Ratio | None  # gradlab / torch
+    at_most: float | None
+    note: str
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the median ratio reaches the goal; None for a row without a goal."""
+        return None if self.at_most is None else self.ratio.median <= self.at_most
+
+    def record(self) -> dict[str, Any]:
+        """The row as a flat mapping of numbers and strings, for a table, CSV or JSON."""
+        record = dataclasses.asdict(self)
+        del record["ratio"], record["torch_ratio"]
+        for name, value in (("ratio", self.ratio), ("torch_ratio", self.torch_ratio)):
+            for field in Ratio._fields:
+                record[name if field == "median" else f"{name}_{field}"] = value and getattr(value, field)
+        return {**record, "met": self.met}
+
+
+def measured(case: Case, rounds: int) -> Row:
+    """Runs a case for ``rounds`` rounds or as many as it allows; a count takes one."""
+    samples = case.measure(min(rounds, case.most_rounds or rounds))
+    torch = samples.get("torch")
+    return Row(
+        name=case.name,
+        what=case.what,
+        unit=case.unit,
+        rounds=len(samples["gradlab"]),
+        gradlab=float(np.median(samples["gradlab"])),
+        optax=float(np.median(samples["optax"])),
+        torch=None if torch is None else float(np.median(torch)),
+        ratio=ratio(samples["gradlab"], samples["optax"]),
+        torch_ratio=None if torch is None else ratio(samples["gradlab"], torch),
+        at_most=case.at_most,
+        note=case.note,
+    )

@@ -1,0 +1,108 @@
+"""``gradlab bench speed``: how long things take, as ratios to optax in the same process."""
+
+import contextlib
+import csv
+import dataclasses
+import fnmatch
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+
+from gradlab.bench.machine import machine_facts
+from gradlab.bench.optimizer_cases import optimizer_cases
+from gradlab.bench.rows import Case, Row, measured
+from gradlab.bench.sweep_cases import Sweep, digits_sweep, sweep_cases
+from gradlab.bench.trees import TREES, Shapes
+from gradlab.core import check
+
+ROUNDS, QUICK_ROUNDS = 15, 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The rows that were measured, and on what."""
+
+    machine: dict[str, Any]
+    rows: list[Row]
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat mapping a row."""
+        return [row.record() for row in self.rows]
+
+    def to_json(self) -> str:
+        """Machine and rows as a JSON object."""
+        return json.dumps({"machine": self.machine, "rows": self.records()}, indent=2)
+
+    def to_csv(self) -> str:
+        """The rows as CSV with a header; an empty field is a number that a row does not have."""
+        records = self.records()
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        return text.getvalue()
+
+
+def cases(
+    *, quick: bool = False, trees: Mapping[str, Shapes] = TREES, make_sweep: Callable[[], Sweep] = digits_sweep
+) -> list[Case]:
+    """All rows that can be measured, in the order of the table."""
+    return optimizer_cases(trees) + sweep_cases(make_sweep, quick=quick)
+
+
+def run(
+    rows: str | Iterable[str] = "*",
+    *,
+    rounds: int | None = None,
+    quick: bool = False,
+    device: str | None = None,
+    trees: Mapping[str, Shapes] = TREES,
+    make_sweep: Callable[[], Sweep] = digits_sweep,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Report:
+    """Measures the rows whose names match, each in paired rounds with optax.
+
+    Args:
+      rows: patterns over the names of `cases`, as ``'step/*'`` or ``['import', 'sweep/*']``.
+      rounds: rounds of each row; 15 by default, 5 if ``quick``.  Rows that take long have fewer, counts have one.
+      quick: few rounds, and slow baselines of the sweep estimated from a few configurations.
+      device: platform of jax, as ``'cpu'`` or ``'gpu'``; jax's default if None.
+      trees: shapes of the parameters by name.
+      make_sweep: what is swept.
+      progress: called with the index of a row, the number of rows and the row's name, before it is measured.
+
+    Raises:
+      ValueError: less than one round, a pattern that matches no row, or no pattern.
+
+    >>> report = run('traces/tiny', trees={'tiny': {'w': (2, 3)}})
+    >>> [(row.name, row.gradlab, row.optax, row.met) for row in report.rows]
+    [('traces/tiny', 1.0, 5.0, True)]
+    """
+    rounds = (QUICK_ROUNDS if quick else ROUNDS) if rounds is None else rounds
+    check.in_range("rounds", rounds, 1)
+    selected = _select(
+        cases(quick=quick, trees=trees, make_sweep=make_sweep), [rows] if isinstance(rows, str) else rows
+    )
+    place = jax.default_device(jax.devices(device)[0]) if device else contextlib.nullcontext()
+    with place:
+        facts, measured_rows = machine_facts(), []
+        for index, case in enumerate(selected):
+            if progress is not None:
+                progress(index, len(selected), case.name)
+            measured_rows.append(measured(case, rounds))
+    return Report(facts, measured_rows)
+
+
+def _select(known: list[Case], patterns: Iterable[str]) -> list[Case]:
+    names, chosen = [case.name for case in known], set()
+    for pattern in patterns:
+        matches = fnmatch.filter(names, pattern)
+        if not matches:
+            raise ValueError(f"no row matches {pattern!r}{check.suggestion(pattern, names)}")
+        chosen.update(matches)
+    if not chosen:
+        raise ValueError("`rows` holds no pattern, so nothing would be measured; give some, or '*' for all rows")
+    return [case for case in known if case.name in chosen]

@@ -1,0 +1,132 @@
+"""Lanes: many training runs as one program, ``jit(scan(vmap_seeds(vmap_configurations(step))))``.
+
+The configurations of one seed share its initialisation, its minibatches and its noise, so that they are compared in
+pairs and the first layer sees one batch.  The step counter is the only thing that no lane owns: branches on it stay
+branches.  The host comes back between segments.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gradlab.tasks.task import Task
+from gradlab.training.batches import Feed, draw, make_feed
+from gradlab.training.loop import DATA, INIT, NOISE
+from gradlab.training.step import Run, evaluate, start, train_step
+
+
+class Plan(NamedTuple):
+    """The structure of a compiled sweep: what changes it recompiles."""
+
+    steps: int
+    segment: int  # steps between evaluations
+    batch_size: int | None
+    sampling: str
+    accumulate: int = 1
+
+    def segments(self) -> list[tuple[int, int]]:
+        """First step and length of each segment.
+
+        >>> Plan(steps=10, segment=4, batch_size=None, sampling='full').segments()
+        [(0, 4), (4, 4), (8, 2)]
+        """
+        return [(first, min(self.segment, self.steps - first)) for first in range(0, self.steps, self.segment)]
+
+
+class Lanes(NamedTuple):
+    """Configurations as values with the configuration as the first axis of every leaf."""
+
+    tx: optax.GradientTransformation
+    task_values: dict[str, jax.Array]  # numbers of the task that the sweep varies
+
+    @property
+    def count(self) -> int:
+        return jax.tree.leaves(self)[0].shape[0]
+
+
+class LaneState(NamedTuple):
+    """All that changes: runs with the axes (seeds, configurations), one feed a seed."""
+
+    runs: Run
+    feeds: Feed
+
+
+class SegmentResult(NamedTuple):
+    """What a segment reports, as NumPy arrays."""
+
+    steps_done: int
+    loss: np.ndarray  # (configurations, seeds, length)
+    metrics: dict[str, np.ndarray]  # name -> (configurations, seeds)
+    ended_at: np.ndarray  # (configurations, seeds) int32, -1 while running
+    status: np.ndarray  # (configurations, seeds) int32
+
+
+def run_lanes(task: Task, lanes: Lanes, seeds: Sequence[int], plan: Plan) -> Iterator[SegmentResult]:
+    """Runs every configuration with every seed, yielding after each segment; first the state before step 0.
+
+    A lane that diverges keeps its last finite parameters and says when; no lane reads another's numbers.
+    """
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, dtype=jnp.uint32))
+    state = _start(task, lanes, keys)
+    data = task.valid if task.valid is not None else task.train
+    yield _result(0, None, _evaluate(task, lanes, state, data), state)
+    for first, length in plan.segments():
+        state, loss = _segment(task, lanes, state, keys, jnp.int32(first), length, plan)
+        yield _result(first + length, loss, _evaluate(task, lanes, state, data), state)
+
+
+def _result(done: int, loss: jax.Array | None, metrics: dict[str, jax.Array], state: LaneState) -> SegmentResult:
+    status, ended_at = state.runs.status, state.runs.ended_at
+    metrics, status, ended_at = jax.device_get((metrics, status, ended_at))
+    loss = np.zeros((*status.shape, 0), np.float32) if loss is None else np.moveaxis(np.asarray(loss), 0, -1)
+    swap = lambda x: np.swapaxes(x, 0, 1)
+    return SegmentResult(done, swap(loss), {k: swap(v) for k, v in metrics.items()}, swap(ended_at), swap(status))
+
+
+def _over_lanes(function: Callable, lanes: Lanes, task: Task) -> Callable:
+    """``function(task, tx, run, *shared)`` for all seeds and configurations; ``shared`` belongs to the seed."""
+
+    def one(tx, task_values, run, shared):
+        return function(task.replace(**task_values) if task_values else task, tx, run, *shared)
+
+    over_configurations = jax.vmap(one, in_axes=(0, 0, 0, None))
+    return jax.vmap(lambda runs, shared: over_configurations(*lanes, runs, shared))
+
+
+@jax.jit
+def _start(task: Task, lanes: Lanes, keys: jax.Array) -> LaneState:
+    begin = lambda task, tx, run, key: start(task, tx, jax.random.fold_in(key, INIT))
+    nothing = jnp.zeros((keys.shape[0], lanes.count))
+    runs = _over_lanes(begin, lanes, task)(nothing, (keys,))
+    feeds = jax.vmap(lambda key: make_feed(task.train, jax.random.fold_in(key, DATA)))(keys)
+    return LaneState(runs, feeds)
+
+
+@jax.jit
+def _evaluate(task: Task, lanes: Lanes, state: LaneState, data: Any) -> dict[str, jax.Array]:
+    measure = lambda task, tx, run: evaluate(task, tx, run, data)
+    return _over_lanes(measure, lanes, task)(state.runs, ())
+
+
+@functools.partial(jax.jit, static_argnames=("length", "plan"), donate_argnames="state")
+def _segment(task: Task, lanes: Lanes, state: LaneState, keys: jax.Array, first: jax.Array, length: int, plan: Plan):
+    advance = functools.partial(train_step, accumulate=plan.accumulate)
+    take = lambda feed, step: draw(feed, task.train, step, batch_size=plan.batch_size, sampling=plan.sampling)
+
+    def one(state, step):
+        noise = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, NOISE), step))(keys)
+        if plan.sampling == "full":
+            move = lambda task, tx, run, key: advance(task, tx, run, task.train, key, step)
+            runs, loss = _over_lanes(move, lanes, task)(state.runs, (noise,))
+            return LaneState(runs, state.feeds), loss
+        feeds, batches = jax.vmap(take, in_axes=(0, None))(state.feeds, step)
+        move = lambda task, tx, run, batch, key: advance(task, tx, run, batch, key, step)
+        runs, loss = _over_lanes(move, lanes, task)(state.runs, (batches, noise))
+        return LaneState(runs, feeds), loss
+
+    return jax.lax.scan(one, state, first + jnp.arange(length, dtype=jnp.int32))

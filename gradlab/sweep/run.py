@@ -1,0 +1,286 @@
+"""`sweep`: trials x seeds as lanes, bucket by bucket and chunk by chunk, into one result."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gradlab.core import check
+from gradlab.optimizers import REGISTRY
+from gradlab.sweep.clock import compile_seconds
+from gradlab.sweep.files import make_run_folder
+from gradlab.sweep.lanes import Lanes, Plan, SegmentResult, run_lanes
+from gradlab.sweep.results import SweepResult
+from gradlab.sweep.samplers import SAMPLERS
+from gradlab.sweep.space import Bucket, Space
+from gradlab.sweep.table import mode_of
+from gradlab.sweep.trial import Trial
+from gradlab.tasks.task import Task
+from gradlab.training.batches import check_batches, num_examples
+from gradlab.training.loop import resolve_steps
+from gradlab.training.step import DIVERGED
+
+TASK = "task."  # begins the names of a space that are numbers of the task
+CURVE_POINTS = 500  # a training-loss curve keeps at most so many points, each the mean of the steps it stands for
+
+Make = Callable[..., optax.GradientTransformation]
+
+
+class SweepProgress(NamedTuple):
+    """What a sweep tells its ``progress`` callback after every segment."""
+
+    done: int  # lane-steps
+    total: int
+    bucket: int
+    buckets: int
+    seconds: float
+    compile_seconds: float
+    remaining: float  # estimated seconds to the end, compiling left out
+    best: float  # best finite value so far of the first metric
+    metric: str
+
+
+def sweep(
+    task: Task,
+    make: Make | str,
+    space: Space | Mapping[str, Any],
+    *,
+    trials: int | Sequence[Trial] = 64,
+    seeds: int | Sequence[int] = 1,
+    steps: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    sampling: str = "epoch",
+    accumulate: int = 1,
+    eval_every: int | None = None,
+    sampler: str = "sobol",
+    sampler_seed: int = 0,
+    chunk: int | None = None,
+    out: str | os.PathLike | None = None,
+    overwrite: bool = False,
+    progress: Callable[[SweepProgress], None] | None = None,
+) -> SweepResult:
+    """Trains every trial of a space with every seed, hundreds at once as lanes of one compiled program.
+
+    Numbers vary between the lanes of one program; what changes structure (a flag, a name) makes buckets, one program
+    each.  A run that diverges is frozen where it is and recorded; the others do not notice.
+
+    Args:
+      task: what to minimise.
+      make: a factory of optimizers, called with the values of a trial by name; or the name of one in the registry.
+      space: dotted name -> dimension (see `gradlab.sweeps.space`).  Names that begin with ``task.`` are numbers of the
+        task (``task.label_smoothing``); all others are arguments of ``make``.
+      trials: how many to sample (for the grid: values of every range), or the trials themselves.
+      seeds: how many, or which.  All trials of a seed share initialisation, batches and noise.
+      steps, epochs, batch_size, sampling, accumulate, eval_every: as for `gradlab.fit`.
+      sampler: ``'grid'``, ``'random'``, ``'sobol'``, ``'halton'`` or ``'latin_hypercube'``.
+      sampler_seed: seed of the sampler.
+      chunk: configurations that run at once; fewer need less memory.  The default suits CPUs.
+      out: folder for the results; nothing is written if None.
+      overwrite: allow a folder that holds results already.
+      progress: called with a `SweepProgress` after every segment.
+
+    Raises:
+      ValueError: an unknown sampler, optimizer or task number, values that the factory refuses, no trial.
+      FileExistsError: ``out`` holds files and ``overwrite`` is false.
+
+    >>> import gradlab
+    >>> from gradlab.tasks import quadratic, surface_task
+    >>> result = gradlab.sweep(
+    ...     surface_task(quadratic(condition=10.0)), gradlab.sgd, {'learning_rate': {'log': [1e-3, 1e-1]}},
+    ...     trials=4, steps=50, sampler='grid')
+    >>> round(float(result.best()['learning_rate'].iloc[0]), 4)
+    0.1
+    """
+    setup = prepare(
+        task, make, space, trials=trials, seeds=seeds, steps=steps, epochs=epochs, batch_size=batch_size,
+        sampling=sampling, accumulate=accumulate, eval_every=eval_every, sampler=sampler, sampler_seed=sampler_seed,
+        chunk=chunk,
+    )  # fmt: skip
+    folder = make_run_folder(out, overwrite) if out is not None else None
+    result = _run(setup, progress)
+    if folder is not None:
+        result.save(folder)
+    return result
+
+
+class Setup(NamedTuple):
+    """A sweep before it runs: everything checked, nothing compiled."""
+
+    task: Task
+    make: Make
+    space: Space
+    trials: list[Trial]
+    seeds: list[int]
+    plan: Plan
+    buckets: list[Bucket]
+    chunk: int
+
+    def chunks(self, bucket: Bucket) -> list[list[Trial]]:
+        """The bucket's trials in groups of equal size; the last is filled up with copies of its last trial."""
+        size = min(self.chunk, len(bucket.trials))
+        groups = [list(bucket.trials[first : first + size]) for first in range(0, len(bucket.trials), size)]
+        return [group + [group[-1]] * (size - len(group)) for group in groups]
+
+    def lanes(self, trials: Sequence[Trial]) -> Lanes:
+        """Trials of one bucket as one batch of optimizers and task numbers."""
+        values = {name: [trial.values[name] for trial in trials] for name in self.space}
+        own = {name.removeprefix(TASK): column for name, column in values.items() if name.startswith(TASK)}
+        rest = {name: column for name, column in values.items() if not name.startswith(TASK)}
+        return Lanes(_population(self.make, self.space, rest, len(trials)), {k: _column(v) for k, v in own.items()})
+
+
+def prepare(
+    task: Task,
+    make: Make | str,
+    space: Space | Mapping[str, Any],
+    *,
+    trials: int | Sequence[Trial],
+    seeds: int | Sequence[int],
+    steps: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    sampling: str = "epoch",
+    accumulate: int = 1,
+    eval_every: int | None = None,
+    sampler: str = "sobol",
+    sampler_seed: int = 0,
+    chunk: int | None = None,
+) -> Setup:
+    """Checks a sweep and decides its trials, buckets and chunks; arguments as for `sweep`."""
+    if isinstance(make, str):
+        check.one_of("optimizer", make, REGISTRY)
+        make = REGISTRY[make]
+    space = space if isinstance(space, Space) else Space(space)
+    own = [name.removeprefix(TASK) for name in space if name.startswith(TASK)]
+    for name in own:
+        check.one_of("number of the task", name, task.hyperparams())
+    if isinstance(trials, int | np.integer):
+        check.one_of("sampler", sampler, SAMPLERS)
+        drawn = SAMPLERS[sampler](space, int(trials), **({} if sampler == "grid" else {"seed": sampler_seed}))
+    else:
+        drawn = list(trials)
+    if not drawn:
+        raise ValueError("a sweep needs at least one trial")
+    seeds = list(range(seeds)) if isinstance(seeds, int | np.integer) else [int(seed) for seed in seeds]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"a sweep needs at least one seed, each once, got {seeds}")
+    batch_size, sampling = check_batches(task.train, batch_size, sampling, accumulate)
+    steps = resolve_steps(steps, epochs, num_examples(task.train), batch_size)
+    segment = min(steps, int(eval_every or max(1, -(-steps // 20))))
+    check.in_range("eval_every", segment, 1)
+    plan = Plan(steps, segment, batch_size, sampling, accumulate)
+    chunk = max(1, 16 // len(seeds)) if chunk is None else chunk
+    check.in_range("chunk", chunk, 1)
+    setup = Setup(task, make, space, drawn, seeds, plan, space.bucket(drawn), int(chunk))
+    for bucket in setup.buckets:
+        setup.lanes(bucket.trials)
+    return setup
+
+
+def _population(make: Make, space: Space, values: dict[str, list], count: int) -> optax.GradientTransformation:
+    structure = {name: column[0] for name, column in values.items() if not space[name].dynamic}
+    numbers = {name: column for name, column in values.items() if space[name].dynamic}
+    for index in range(count):
+        make(**structure, **{name: column[index] for name, column in numbers.items()})
+    build = lambda numbers: make(**structure, **numbers)
+    return jax.vmap(build, axis_size=count)({name: _column(column) for name, column in numbers.items()})
+
+
+def _column(values: list) -> jax.Array:
+    return jnp.asarray(np.asarray(values, np.float64), dtype=float)
+
+
+def _run(setup: Setup, progress: Callable | None) -> SweepResult:
+    trials, seeds, plan = len(setup.trials), len(setup.seeds), setup.plan
+    stride = max(1, -(-plan.steps // CURVE_POINTS))
+    record = _Record(setup, stride, progress)
+    compiling, running = np.zeros(len(setup.buckets)), np.zeros(len(setup.buckets))
+    for index, bucket in enumerate(setup.buckets):
+        for number, group in enumerate(setup.chunks(bucket)):
+            places = list(bucket.positions)[number * len(group) : (number + 1) * len(group)]
+            began, compiled = time.perf_counter(), compile_seconds()
+            record.run_chunk(index, places, run_lanes(setup.task, setup.lanes(group), setup.seeds, plan))
+            compiling[index] += compile_seconds() - compiled
+            running[index] += time.perf_counter() - began
+    bucket_of = np.empty(trials, np.int32)
+    for index, bucket in enumerate(setup.buckets):
+        bucket_of[list(bucket.positions)] = index
+    return SweepResult.from_lanes(
+        setup.space,
+        setup.trials,
+        setup.seeds,
+        steps=plan.steps,
+        loss=record.loss,
+        loss_step=record.loss_step,
+        metrics=record.metrics,
+        eval_step=record.eval_step,
+        diverged_at=record.diverged_at,
+        bucket=bucket_of,
+        compile_seconds=compiling,
+        run_seconds=np.maximum(running - compiling, 0),
+        facts={"task": setup.task.name, "plan": plan._asdict(), "chunk": setup.chunk, "parameters": setup.task.num_params},
+    )
+
+
+class _Record:
+    """The host's side of a sweep: arrays that fill up segment by segment, and progress."""
+
+    def __init__(self, setup: Setup, stride: int, progress: Callable | None):
+        self.setup, self.stride, self.progress = setup, stride, progress
+        shape = (len(setup.trials), len(setup.seeds))
+        self.all_losses = np.full((*shape, setup.plan.steps), np.nan, np.float32)
+        self.diverged_at = np.full(shape, -1, np.int32)
+        self.eval_step = np.asarray([0] + [first + length for first, length in setup.plan.segments()])
+        self.metrics: dict[str, np.ndarray] = {}
+        self.prefix = "valid_" if setup.task.valid is not None else "eval_"
+        self.began, self.compiled, self.done = time.perf_counter(), compile_seconds(), 0
+        self.total = setup.plan.steps * sum(
+            len(group) * len(setup.seeds) for bucket in setup.buckets for group in setup.chunks(bucket)
+        )
+
+    def run_chunk(self, bucket: int, places: list[int], segments: Any) -> None:
+        before = 0
+        for column, result in enumerate(segments):
+            self._keep(places, column, before, result)
+            lanes = result.status.size
+            self.done += (result.steps_done - before) * lanes
+            before = result.steps_done
+            if self.progress is not None and before:
+                self.progress(self._progress(bucket))
+
+    def _keep(self, places: list[int], column: int, before: int, result: SegmentResult) -> None:
+        real = slice(0, len(places))
+        for name, values in result.metrics.items():
+            shape = (*self.diverged_at.shape, len(self.eval_step))
+            kept = self.metrics.setdefault(self.prefix + name, np.full(shape, np.nan, np.float32))
+            kept[places, :, column] = values[real]
+        self.all_losses[places, :, before : result.steps_done] = result.loss[real]
+        self.diverged_at[places] = np.where(result.status == DIVERGED, result.ended_at, -1)[real]
+
+    def _progress(self, bucket: int) -> SweepProgress:
+        seconds = time.perf_counter() - self.began
+        compiling = compile_seconds() - self.compiled
+        metric = next(iter(self.metrics))
+        finite = self.metrics[metric][np.isfinite(self.metrics[metric])]
+        best = np.nan if not finite.size else finite.max() if mode_of(metric) == "max" else finite.min()
+        remaining = max(seconds - compiling, 0) * (self.total - self.done) / self.done
+        return SweepProgress(
+            self.done, self.total, bucket, len(self.setup.buckets), seconds, compiling, remaining, float(best), metric
+        )
+
+    @property
+    def loss_step(self) -> np.ndarray:
+        return np.arange(0, self.setup.plan.steps, self.stride)
+
+    @property
+    def loss(self) -> np.ndarray:
+        """Means over ``stride`` steps: (trials, seeds, points)."""
+        starts = self.loss_step
+        counts = np.diff(np.append(starts, self.setup.plan.steps))
+        return np.add.reduceat(self.all_losses, starts, axis=-1) / counts

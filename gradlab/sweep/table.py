@@ -1,0 +1,126 @@
+"""The table of a sweep: one row for each run, computed from its arrays.
+
+::
+
+    uid, seed            which trial, which seed
+    <hyperparameters>    by dotted name
+    status               completed or diverged
+    steps                steps done with finite loss
+    <curve>_final        the last value; NaN if the run diverged
+    <curve>_best         the best finite value, up to the divergence
+    best_step            where the main curve is best; -1 if nowhere
+    diverged_at          step of the first loss that is not finite; -1 if never
+    bucket, lane         which program, and which lane of it: trials in order, the seeds of a trial side by side
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradlab.sweep.space import Space
+from gradlab.sweep.trial import Trial, canonical_json
+
+if TYPE_CHECKING:
+    import pandas
+
+MAXIMISED = ("accuracy", "r2")
+
+
+def mode_of(curve: str) -> str:
+    """``'max'`` for accuracies and r2, ``'min'`` for losses and everything else.
+
+    >>> mode_of('valid_accuracy'), mode_of('valid_loss')
+    ('max', 'min')
+    """
+    return "max" if curve.endswith(MAXIMISED) else "min"
+
+
+def before_divergence(values: np.ndarray, step: np.ndarray, diverged_at: np.ndarray) -> np.ndarray:
+    """Which of the values (trials, seeds, points) mean something: the finite ones, up to where the run diverged."""
+    return np.isfinite(values) & ((diverged_at < 0)[..., None] | (step <= diverged_at[..., None]))
+
+
+def best_of(values: np.ndarray, step: np.ndarray, diverged_at: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    """Best finite value of each run before it diverged, and its step; NaN and -1 where there is none.
+
+    Args:
+      values: (trials, seeds, points).
+      step: (points,).
+      diverged_at: (trials, seeds), -1 for never.
+      mode: ``'min'`` or ``'max'``.
+    """
+    if not len(step):
+        return np.full(diverged_at.shape, np.nan), np.full(diverged_at.shape, -1)
+    valid = before_divergence(values, step, diverged_at)
+    cost = np.where(valid, values if mode == "min" else -values, np.inf)
+    index = cost.argmin(-1)
+    best = np.take_along_axis(values, index[..., None], -1)[..., 0].astype(np.float64)
+    found = valid.any(-1)
+    return np.where(found, best, np.nan), np.where(found, step[index], -1)
+
+
+def final_of(values: np.ndarray, diverged_at: np.ndarray) -> np.ndarray:
+    """Last value of each run, NaN where it diverged: a lane stops at its last finite weights, which look healthy."""
+    if not values.shape[-1]:
+        return np.full(diverged_at.shape, np.nan)
+    return np.where(diverged_at < 0, values[..., -1].astype(np.float64), np.nan)
+
+
+def make_table(
+    space: Space,
+    trials: Sequence[Trial],
+    seeds: Sequence[int],
+    *,
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    main: str,
+    diverged_at: np.ndarray,
+    steps: int,
+    bucket: np.ndarray,
+) -> "pandas.DataFrame":
+    """The table, trials in order and seeds within.
+
+    Args:
+      space: gives the columns of hyperparameters.
+      trials: their uids and values.
+      seeds: of each trial.
+      curves: name -> (steps (points,), values (trials, seeds, points)).
+      main: the curve that ``best_step`` belongs to.
+      diverged_at: (trials, seeds), -1 for never.
+      steps: that a run was to take.
+      bucket: (trials,).
+    """
+    import pandas
+
+    width = len(seeds)
+    columns: dict[str, Any] = {"uid": np.repeat([trial.uid for trial in trials], width)}
+    columns["seed"] = np.tile(np.asarray(seeds), len(trials))
+    columns |= {name: value_column(space, name, trials, width) for name in space}
+    columns["status"] = np.where(diverged_at < 0, "completed", "diverged").ravel()
+    columns["steps"] = np.where(diverged_at < 0, steps, diverged_at).ravel()
+    for name, (step, values) in curves.items():
+        best, best_step = best_of(values, step, diverged_at, mode_of(name))
+        columns[f"{name}_final"] = final_of(values, diverged_at).ravel()
+        columns[f"{name}_best"] = best.ravel()
+        if name == main:
+            main_step = best_step.ravel()
+    columns["best_step"] = main_step
+    columns["diverged_at"] = diverged_at.ravel()
+    columns["bucket"] = np.repeat(bucket, width)
+    table = pandas.DataFrame(columns)
+    table["lane"] = table.groupby("bucket").cumcount()
+    return table
+
+
+def value_column(space: Space, name: str, trials: Sequence[Trial], repeats: int = 1) -> "pandas.Series":
+    """The values of a hyperparameter; as Python objects if it is structural, so that None stays None."""
+    import pandas
+
+    values = [trial.values[name] for trial in trials for _ in range(repeats)]
+    return pandas.Series(values, dtype=None if space[name].dynamic else object)
+
+
+def storable(table: "pandas.DataFrame", space: Space) -> "pandas.DataFrame":
+    """The table with columns that mix strings, numbers and bools written as JSON: Parquet columns have one type."""
+    mixed = [name for name in space.structural if len({type(value) for value in table[name] if value is not None}) > 1]
+    return table.assign(**{name: table[name].map(canonical_json, na_action="ignore") for name in mixed})

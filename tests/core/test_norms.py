@@ -1,0 +1,87 @@
+"""Norms against NumPy in float64, at the edges of the float range, and their gradients."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from gradlab.core.norms import global_norm, norm
+
+FLOAT32 = st.floats(-(2.0**120), 2.0**120, width=32, allow_subnormal=False)  # XLA flushes those to zero
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.float32, (3, 5), elements=FLOAT32))
+def test_norms_equal_float64_norms_wherever_float32_holds_them(x):
+    expected = np.linalg.norm(x.astype(np.float64))
+    np.testing.assert_allclose(norm(jnp.asarray(x)), expected, rtol=1e-5)
+    np.testing.assert_allclose(global_norm([jnp.asarray(x), None, {}]), expected, rtol=1e-5)
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.float64, (2, 3, 4), elements=st.floats(-1e300, 1e300)), st.sampled_from([0, (0, 1), (1, 2), -1]))
+def test_norms_over_axes_do_not_mix_slices(x, axis):
+    x = np.where(np.abs(x) < 1e-300, 0, x)
+    largest = np.max(np.abs(x))
+    scale = largest if largest > 0 else 1.0
+    expected = np.sqrt(np.sum((x / scale) ** 2, axis=axis)) * scale
+    compiled = jax.jit(norm, static_argnums=1)
+    np.testing.assert_allclose(compiled(jnp.asarray(x), axis), expected, rtol=1e-12, atol=1e-160 * scale)
+    assert compiled(jnp.asarray(x), axis).shape == expected.shape
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "count"),
+    [
+        ("float16", 4e4, 300),
+        ("bfloat16", 1e30, 10),
+        ("float32", 1e38, 4),
+        ("float32", 1e-30, 10),
+        ("float64", 1e200, 10),
+    ],
+)
+def test_squares_that_leave_the_range_do_not_spoil_the_global_norm(dtype, value, count):
+    x = jnp.full(count, value, dtype)
+    expected = float(x[0]) * np.sqrt(count)
+    np.testing.assert_allclose(float(global_norm({"x": x})), expected, rtol=1e-6)
+
+
+def test_the_accumulator_is_at_least_float32_and_float64_if_a_leaf_is():
+    assert global_norm([jnp.ones(2, "float16"), jnp.ones(2, "bfloat16")]).dtype == jnp.float32
+    assert global_norm([jnp.ones(2, "float16"), jnp.ones(2, "float64")]).dtype == jnp.float64
+    assert global_norm([jnp.ones(2, "complex64")]).dtype == jnp.float32
+
+
+def test_empty_trees_and_empty_arrays_have_norm_zero():
+    assert float(global_norm({})) == float(global_norm([None, optax.MaskedNode()])) == 0.0
+    assert float(global_norm([jnp.zeros((0, 3))])) == 0.0
+    assert norm(jnp.zeros((0, 3)), 0).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_complex_entries_count_with_both_parts():
+    np.testing.assert_allclose(global_norm([jnp.array([3 + 4j]), jnp.array([12.0])]), 13.0, rtol=1e-15)
+
+
+def test_entries_that_are_not_finite_show_in_the_norm():
+    assert float(global_norm([jnp.array([1.0, jnp.inf]), jnp.ones(2)])) == np.inf
+    assert np.isnan(float(global_norm([jnp.array([1.0, jnp.nan])])))
+    assert np.isnan(float(global_norm([jnp.array([jnp.inf, jnp.nan])])))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e-200, 1e200])
+def test_the_gradient_is_the_unit_vector_and_zero_at_zero(value):
+    x = jnp.array([3.0, -4.0]) * value
+    expected = jnp.array([0.6, -0.8]) if value else jnp.zeros(2)
+    for function in (norm, global_norm):
+        chex.assert_trees_all_close(jax.grad(function)(x), expected, rtol=1e-12)
+        chex.assert_trees_all_close(jax.vmap(jax.grad(function))(x[None])[0], expected, rtol=1e-12)
+
+
+def test_lanes_do_not_share_their_range():
+    x = jnp.array([[3.0, 4.0], [3e200, 4e200], [0.0, 0.0], [3e-200, 4e-200], [jnp.inf, 0.0]])
+    np.testing.assert_allclose(jax.vmap(global_norm)(x), [5.0, 5e200, 0.0, 5e-200, np.inf], rtol=1e-12)
