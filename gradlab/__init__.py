@@ -15,7 +15,7 @@ from gradlab.core.rule import static
 from gradlab.core.schedule import Schedule, as_schedule, make_schedule
 from gradlab.core.transform import ScheduledState, adopt, transform
 from gradlab.core.update import apply_updates, eval_params
-from gradlab.core.values import describe, hyperparams, population, replace
+from gradlab.core.values import describe, hyperparams, population, relabel, replace
 from gradlab.optimizers import *  # noqa: F403
 from gradlab.schedules import *  # noqa: F403
 from gradlab.transforms import *  # noqa: F403
@@ -45,6 +45,7 @@ __all__ = [
     "make_schedule",
     "named_chain",
     "population",
+    "relabel",
     "replace",
     "static",
     "transform",

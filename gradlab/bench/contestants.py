@@ -17,7 +17,7 @@ from gradlab.optimizers.adam import adamw
 from gradlab.transforms.clip import clip_by_global_norm
 
 LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 1e-4
+WEIGHT_DECAY = 0.1
 MAX_NORM = 1.0
 
 
@@ -85,20 +85,20 @@ class TorchTraining:
         import torch
 
         self._torch, self._clip = torch, clip
-        self._leaves = [torch.nn.Parameter(torch.tensor(np.asarray(leaf))) for leaf in jax.tree.leaves(params)]
+        self.leaves = [torch.nn.Parameter(torch.tensor(np.asarray(leaf))) for leaf in jax.tree.leaves(params)]
         self._treedef = jax.tree.structure(params)
-        for leaf, grad in zip(self._leaves, jax.tree.leaves(grads), strict=True):
+        for leaf, grad in zip(self.leaves, jax.tree.leaves(grads), strict=True):
             leaf.grad = torch.tensor(np.asarray(grad))
-        self._optimizer = torch.optim.AdamW(self._leaves, LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+        self._optimizer = torch.optim.AdamW(self.leaves, LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
     @property
     def params(self) -> Any:
-        return jax.tree.unflatten(self._treedef, [leaf.detach().numpy() for leaf in self._leaves])
+        return jax.tree.unflatten(self._treedef, [leaf.detach().numpy() for leaf in self.leaves])
 
     def step(self) -> None:
         """Moves the parameters by one step."""
         if self._clip:
-            self._torch.nn.utils.clip_grad_norm_(self._leaves, MAX_NORM, foreach=True)
+            self._torch.nn.utils.clip_grad_norm_(self.leaves, MAX_NORM, foreach=True)
         self._optimizer.step()
 
     update = step

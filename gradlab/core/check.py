@@ -17,7 +17,9 @@ def _concrete(value: Any) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in leaves if not isinstance(leaf, skip) and not callable(leaf)]
 
 
-def in_range(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, open_low=False, open_high=False) -> None:
+def in_range(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, open_low=False, open_high=False
+) -> None:
     """Raises unless every number in ``value`` lies between ``low`` and ``high``; NaN never does.
 
     Trees and arrays are checked number by number; tracers, schedules and ``None`` pass.
@@ -32,7 +34,9 @@ def in_range(name: str, value: Any, low: float = -math.inf, high: float = math.i
         above = number > low if open_low else number >= low
         below = number < high if open_high else number <= high
         if not np.all(above & below):
-            raise ValueError(f"`{name}` must be {_interval(low, high, open_low, open_high)}, got {_first(number, above & below)}")
+            raise ValueError(
+                f"`{name}` must be {_interval(low, high, open_low, open_high)}, got {_first(number, above & below)}"
+            )
 
 
 def _interval(low: float, high: float, open_low: bool, open_high: bool) -> str:

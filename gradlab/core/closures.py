@@ -63,10 +63,16 @@ def as_pytree(value: Any) -> Any:
     >>> jax.tree.structure(one) == jax.tree.structure(two), float(two(3.0))
     (True, 6.0)
     """
+    return _as_pytree(value, ())
+
+
+def _as_pytree(value: Any, enclosing: tuple) -> Any:
     if isinstance(value, types.FunctionType):
+        if any(value is function for function in enclosing):
+            return value  # a function that holds itself
         try:
-            return _closure_as_pytree(value)
-        except (TypeError, ValueError, RecursionError):  # unhashable tree, unset cell, a function that holds itself
+            return _closure_as_pytree(value, (*enclosing, value))
+        except (TypeError, ValueError):  # unhashable tree, unset cell
             return Partial(value)
     if callable(value) and jax.tree.structure(value) == _LEAF:
         return Partial(value)
@@ -76,10 +82,10 @@ def as_pytree(value: Any) -> Any:
 _LEAF = jax.tree.structure(0)
 
 
-def _closure_as_pytree(function: Callable) -> Partial:
+def _closure_as_pytree(function: Callable, enclosing: tuple) -> Partial:
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     leaves, treedef = jax.tree.flatten((cells, function.__defaults__, function.__kwdefaults__))
-    leaves = [as_pytree(leaf) for leaf in leaves]
+    leaves = [_as_pytree(leaf, enclosing) for leaf in leaves]
     is_data = [isinstance(leaf, Partial | jax.Array | np.ndarray | np.generic) for leaf in leaves]
     data = [leaf if dynamic else None for leaf, dynamic in zip(leaves, is_data, strict=True)]
     fixed = tuple(None if dynamic else _Fixed(leaf) for leaf, dynamic in zip(leaves, is_data, strict=True))

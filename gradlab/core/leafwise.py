@@ -61,7 +61,9 @@ def leafwise(
             outputs.append((None, *operand[: len(slots)]))
             continue
         g = _check_leaf(path, g, operand, names)
-        outputs.append(_on_one_array(bound, len(slots), g, operand, {name: value[index] for name, value in values.items()}))
+        outputs.append(
+            _on_one_array(bound, len(slots), g, operand, {name: value[index] for name, value in values.items()})
+        )
     columns = zip(*outputs, strict=True) if outputs else [()] * (1 + len(slots))
     return tuple(jax.tree.unflatten(treedef, column) for column in columns)
 

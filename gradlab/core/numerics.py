@@ -16,7 +16,10 @@ def abs_sq(x: jax.Array) -> jax.Array:
 def debias(decay: jax.Array, count: jax.Array) -> jax.Array:
     """``1 - decay**count``: the total weight of an average of ``count`` terms that started at zero.
 
+    Near one the power would cancel: at decay 0.9999 and count 2, float32 loses 3e-4 of the result.
+
     >>> round(float(debias(0.9, 2)), 6)
     0.19
     """
-    return 1 - decay**count
+    near_one = jnp.maximum(decay, 0.5)  # the logarithm has no derivative at zero
+    return jnp.where(decay > 0.5, -jnp.expm1(count * jnp.log1p(near_one - 1)), 1 - decay**count)

@@ -73,6 +73,7 @@ class Rule:
 
     function: Callable
     structure: tuple[tuple[str, Static], ...] = ()
+    shown_as: tuple[tuple[str, str], ...] = ()  # names of hyperparameters in an optimizer that calls them otherwise
 
     @property
     def name(self) -> str:

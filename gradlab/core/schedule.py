@@ -96,7 +96,9 @@ def as_leaf(name: str, value: Any) -> Any:
         return as_schedule(value)
     if isinstance(value, dict | list | tuple) or not jax.tree_util.all_leaves([value]):
         return jax.tree.map(lambda leaf: as_leaf(name, leaf), value, is_leaf=lambda x: x is not value)
-    raise TypeError(f"hyperparameter `{name}` must be a number, an array or a schedule, got {type(value).__name__}: {value!r}")
+    raise TypeError(
+        f"hyperparameter `{name}` must be a number, an array or a schedule, got {type(value).__name__}: {value!r}"
+    )
 
 
 def _value(schedule: Any, step: jax.Array) -> Any:

@@ -5,6 +5,7 @@
 pytree: numbers are leaves, structure (what is wrapped in `static`) belongs to the tree definition.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -102,7 +103,19 @@ def adopt(tx: optax.GradientTransformation) -> Transform:
             "call the factory first, as in chain(clip(1.0), adam(1e-3))"
         )
     tx = optax.with_extra_args_support(tx)
-    return Transform(*(part if isinstance(part, Partial) else Partial(part) for part in tx))
+    init = tx.init if isinstance(tx.init, Partial) else Partial(tx.init)
+    return Transform(init, tx.update if isinstance(tx.update, Partial) else Partial(_Foreign(tx.update)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Foreign:
+    """The update of an adopted transform; it is spared gradlab's own ``step``, which Optax's line searches refuse."""
+
+    foreign: Callable
+
+    def __call__(self, grads, state, params=None, *, step=None, **extra):
+        del step
+        return self.foreign(grads, state, params, **extra)
 
 
 def _bind(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[tuple[str, Static], ...]]:

@@ -42,7 +42,9 @@ def _apply_updates(params, updates):
 def _add(path: tuple, p: Any, u: Any) -> jax.Array:
     p, u = jnp.asarray(p), jnp.asarray(u)
     if p.shape != u.shape:
-        raise ValueError(f"update at '{trees.path_name(path)}' has shape {u.shape}, but the parameter has {p.shape} there")
+        raise ValueError(
+            f"update at '{trees.path_name(path)}' has shape {u.shape}, but the parameter has {p.shape} there"
+        )
     if p.dtype == u.dtype:
         return jax.lax.add(p, u)
     wide = jnp.promote_types(p.dtype, u.dtype)

@@ -1,5 +1,6 @@
 """Looking into an optimizer value: its hyperparameters by name, new values for them, batches of them."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ def hyperparams(tx: optax.GradientTransformation) -> dict[str, Any]:
 
     >>> import gradlab
     >>> hyperparams(gradlab.sgd(0.1, momentum=0.9))
-    {'decay': 0.9, 'learning_rate': 0.1}
+    {'momentum': 0.9, 'learning_rate': 0.1}
     """
     leaves = list(_leaves(tx))
     return {name: leaf.value for name, leaf in zip(_names(leaves), leaves, strict=True)}
@@ -83,25 +84,59 @@ def describe(tx: optax.GradientTransformation) -> str:
     clip_by_global_norm(max_norm=1.0)
     scale(step_size=-0.1)
     """
-    return "\n".join(_lines(tx.update, ""))
+    return "\n".join(_lines(tx.init, tx.update, ""))
 
 
-def _lines(update: Any, indent: str) -> Iterator[str]:
-    if not isinstance(update, Partial):
-        yield f"{indent}{getattr(update, '__name__', update)}"
+def _lines(init: Any, update: Any, indent: str) -> Iterator[str]:
+    stage = _opened(update)
+    if not isinstance(stage.rule, Rule):
+        name = f"{stage.rule.__module__}.{stage.rule.__qualname__}".split(".<locals>")[0]
+        yield f"{indent}{name}  (adopted: its values are constants)"
         return
-    rule, values = update.func, dict(update.keywords)
-    if getattr(rule, "function", None) is _scheduled_update:
-        rule, values = values["update"].func, {**values["update"].keywords, **values["schedules"]}
-    inner = values.pop("inner", None)
-    structure = {name: item.value for name, item in getattr(rule, "structure", ())}
-    shown = [f"{name}={_show(value)}" for name, value in {**values, **structure}.items() if value is not None]
-    name = rule.name if isinstance(rule, Rule) else f"{rule.__module__}.{rule.__qualname__}".split(".<locals>")[0]
-    if name != "chain":
-        yield f"{indent}{name}({', '.join(shown)})"
+    at_init = {name: value for name, value in _opened(init).values.items() if name != "inner"}
+    structure = {name: item.value for name, item in stage.rule.structure}
+    values = {name: value for name, value in stage.values.items() if name != "inner"}
+    shown_as = dict(stage.rule.shown_as)
+    pairs = [(shown_as.get(name, name), value) for name, value in {**at_init, **values, **structure}.items()]
+    shown = [f"{name}={_show(value)}" for name, value in pairs if value is not None]
+    if stage.rule.name != "chain":
+        yield f"{indent}{stage.rule.name}({', '.join(shown)})"
         indent += "  "
-    for stage in jax.tree.leaves(inner, is_leaf=lambda x: isinstance(x, Partial)):
-        yield from _lines(stage, indent)
+    is_stage = lambda x: isinstance(x, Partial)
+    inner = [jax.tree.leaves(opened.values.get("inner"), is_leaf=is_stage) for opened in (_opened(init), stage)]
+    for inner_init, inner_update in zip(*inner, strict=True):
+        yield from _lines(inner_init, inner_update, indent)
+
+
+class _Opened(NamedTuple):
+    rule: Any
+    values: dict[str, Any]
+
+
+def _opened(stage: Partial) -> _Opened:
+    """A stage with its schedules put back where they belong."""
+    function, values = getattr(stage.func, "function", None), dict(stage.keywords)
+    if function is _scheduled_init:
+        return _opened(values["init"])
+    if function is _scheduled_update:
+        return _Opened(values["update"].func, {**values["update"].keywords, **values["schedules"]})
+    return _Opened(getattr(stage.func, "foreign", stage.func), values)
+
+
+def relabel(tx: Transform, **names: str) -> Transform:
+    """The same single-stage transform whose hyperparameters go by other names in `hyperparams` and `replace`.
+
+    For optimizers that are made of a stage of their own and call its numbers differently.
+
+    >>> import gradlab
+    >>> hyperparams(relabel(gradlab.trace(0.9), decay='momentum'))
+    {'momentum': 0.9}
+    """
+    if getattr(tx.update.func, "function", None) is _scheduled_update:
+        inner = relabel(Transform(tx.init, tx.update.keywords["update"]), **names).update
+        return Transform(tx.init, Partial(tx.update.func, **{**tx.update.keywords, "update": inner}))
+    rule = dataclasses.replace(tx.update.func, shown_as=tuple(names.items()))
+    return Transform(tx.init, Partial(rule, *tx.update.args, **tx.update.keywords))
 
 
 def _show(value: Any) -> str:
@@ -141,7 +176,8 @@ def population(make: Callable[..., Transform], **values: Any) -> Transform:
     lanes = {name: np.shape(value)[0] for name, value in values.items() if np.ndim(value) > 0}
     if len(set(lanes.values())) != 1:
         raise ValueError(
-            f"population needs at least one array, and all arrays of one length; got lengths {lanes or 'none (only numbers)'}"
+            "population needs at least one array, and all arrays of one length; "
+            f"got lengths {lanes or 'none (only numbers)'}"
         )
     make(**values)  # the factory checks every value: inside of vmap it could not read them
     shared = {name: value for name, value in values.items() if name not in lanes}
@@ -159,7 +195,10 @@ def _names(leaves: list[_Leaf]) -> list[str]:
     """The shortest unambiguous name of each leaf."""
     short = Counter(leaf.name for leaf in leaves)
     staged = Counter((leaf.stage, leaf.name) for leaf in leaves)
-    places = {stage: sorted({leaf.where for leaf in leaves if leaf.stage == stage}) for stage in {leaf.stage for leaf in leaves}}
+    places = {
+        stage: sorted({leaf.where for leaf in leaves if leaf.stage == stage})
+        for stage in {leaf.stage for leaf in leaves}
+    }
     names = []
     for leaf in leaves:
         if short[leaf.name] == 1:
@@ -178,11 +217,9 @@ def _leaves(tx: optax.GradientTransformation) -> Iterator[_Leaf]:
 
 
 def _leaves_of_stage(stage: Any, where: tuple[str, ...], owner: str | None = None) -> Iterator[_Leaf]:
-    rule = stage.func
+    rule = _opened(stage).rule
     name = owner or (rule.name if isinstance(rule, Rule) else "adopted")
-    if getattr(rule, "function", None) in (_scheduled_init, _scheduled_update):
-        inner_stage = stage.keywords.get("update", stage.keywords.get("init"))
-        name = inner_stage.func.name
+    shown_as = dict(getattr(rule, "shown_as", ()))
     for key in sorted(stage.keywords):
         value = stage.keywords[key]
         if key == "inner":
@@ -192,8 +229,10 @@ def _leaves_of_stage(stage: Any, where: tuple[str, ...], owner: str | None = Non
         elif isinstance(value, Partial):
             yield from _leaves_of_stage(value, where, name)
         else:
-            prefix = () if key == "schedules" else (key,)
-            yield from (_Leaf(where, name, ".".join(dotted), leaf) for dotted, leaf in _numbers(value, prefix))
+            parts = value.items() if key == "schedules" else [(key, value)]
+            for part, item in sorted(parts):
+                numbers = _numbers(item, (shown_as.get(part, part),))
+                yield from (_Leaf(where, name, ".".join(dotted), leaf) for dotted, leaf in numbers)
 
 
 def _numbers(value: Any, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

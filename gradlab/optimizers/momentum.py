@@ -38,6 +38,7 @@ from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.core.update import register_readout
+from gradlab.core.values import relabel
 from gradlab.transforms.accumulate import ema, trace
 from gradlab.transforms.scaling import scale_by_learning_rate
 
@@ -180,7 +181,7 @@ def heavy_ball(learning_rate: Any, momentum: Any = 0.9, accumulator_dtype: Any =
     """
     check.non_negative(learning_rate=learning_rate)
     check.in_range("momentum", momentum, 0.0, 1.0)
-    velocity = trace(momentum, accumulator_dtype=accumulator_dtype)
+    velocity = relabel(trace(momentum, accumulator_dtype=accumulator_dtype), decay="momentum")
     return chain(scale_by_learning_rate(learning_rate), velocity)
 
 
@@ -214,7 +215,8 @@ def momentum_sgd(
     """
     check.non_negative(learning_rate=learning_rate)
     check.in_range("momentum", momentum, 0.0, 1.0)
-    return chain(damped_trace(momentum, dampening, nesterov, accumulator_dtype), scale_by_learning_rate(learning_rate))
+    velocity = relabel(damped_trace(momentum, dampening, nesterov, accumulator_dtype), decay="momentum")
+    return chain(velocity, scale_by_learning_rate(learning_rate))
 
 
 def ema_sgd(learning_rate: Any, momentum: Any = 0.9, debias: bool = False, accumulator_dtype: Any = None) -> Transform:
@@ -239,7 +241,8 @@ def ema_sgd(learning_rate: Any, momentum: Any = 0.9, debias: bool = False, accum
     """
     check.non_negative(learning_rate=learning_rate)
     check.decay_rate(momentum=momentum)
-    return chain(ema(momentum, debias, accumulator_dtype), scale_by_learning_rate(learning_rate))
+    average = relabel(ema(momentum, debias, accumulator_dtype), decay="momentum")
+    return chain(average, scale_by_learning_rate(learning_rate))
 
 
 def nesterov_sgd(learning_rate: Any, momentum: Any = 0.9, accumulator_dtype: Any = None) -> Transform:
@@ -268,4 +271,5 @@ def nesterov_sgd(learning_rate: Any, momentum: Any = 0.9, accumulator_dtype: Any
     """
     check.non_negative(learning_rate=learning_rate)
     check.in_range("momentum", momentum, 0.0, 1.0)
-    return chain(scale_by_learning_rate(learning_rate), nesterov_trace(momentum, accumulator_dtype))
+    ahead = relabel(nesterov_trace(momentum, accumulator_dtype), decay="momentum")
+    return chain(scale_by_learning_rate(learning_rate), ahead)

@@ -30,7 +30,7 @@ from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.schedule import Schedule
 from gradlab.core.transform import Transform, transform
-from gradlab.transforms.scaling import scale
+from gradlab.transforms.scaling import descend
 
 Tree = Any
 
@@ -152,7 +152,7 @@ def delta_bar_delta(learning_rate: Any, kappa: Any = 1e-3, phi: Any = 0.1, theta
     >>> updates.tolist(), tx.update(jnp.array([-2.0]), state)[0].tolist()
     ([-1.0], [0.5])
     """
-    return chain(scale_by_delta_bar_delta(learning_rate, kappa, phi, theta), scale(-1.0))
+    return chain(scale_by_delta_bar_delta(learning_rate, kappa, phi, theta), descend())
 
 
 def scale_by_rprop(
@@ -221,4 +221,4 @@ def rprop(
     0.3
     """
     direction = scale_by_rprop(learning_rate, eta_minus, eta_plus, min_step_size, max_step_size)
-    return chain(direction, scale(-1.0))
+    return chain(direction, descend())

@@ -31,6 +31,7 @@ from gradlab.core.numerics import abs_sq, debias
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import full_like, zeros_like
+from gradlab.core.values import relabel
 from gradlab.optimizers.adagrad import over_root
 from gradlab.optimizers.momentum import nesterov_trace
 from gradlab.transforms.accumulate import trace
@@ -186,7 +187,7 @@ def rmsprop(
     scale_by = scale_by_stddev if centered else scale_by_rms
     direction = scale_by(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
     step = scale_by_learning_rate(learning_rate)
-    velocity = identity() if momentum is None else trace(momentum, nesterov)
+    velocity = identity() if momentum is None else relabel(trace(momentum, nesterov), decay="momentum")
     return chain(direction, step, velocity) if learning_rate_inside else chain(direction, velocity, step)
 
 
@@ -221,4 +222,5 @@ def rmsprop_nesterov(
     check.non_negative(learning_rate=learning_rate)
     check.in_range("momentum", momentum, 0.0, 1.0)
     direction = scale_by_rms(decay, eps, initial_scale, eps_in_sqrt)
-    return chain(direction, scale_by_learning_rate(learning_rate), nesterov_trace(momentum))
+    ahead = relabel(nesterov_trace(momentum), decay="momentum")
+    return chain(direction, scale_by_learning_rate(learning_rate), ahead)

@@ -18,6 +18,7 @@ from typing import Any
 from gradlab.core import check
 from gradlab.core.compose import chain, identity
 from gradlab.core.transform import Transform
+from gradlab.core.values import relabel
 from gradlab.transforms.accumulate import trace
 from gradlab.transforms.scaling import scale_by_learning_rate
 
@@ -47,5 +48,7 @@ def sgd(learning_rate: Any, momentum: Any = None, nesterov: bool = False, accumu
     """
     check.non_negative(learning_rate=learning_rate)
     check.in_range("momentum", momentum, 0.0, 1.0)
-    direction = identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype)
-    return chain(direction, scale_by_learning_rate(learning_rate))
+    if momentum is None:
+        return chain(identity(), scale_by_learning_rate(learning_rate))
+    velocity = relabel(trace(momentum, nesterov, accumulator_dtype), decay="momentum")
+    return chain(velocity, scale_by_learning_rate(learning_rate))

@@ -28,6 +28,7 @@ from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
+from gradlab.core.values import relabel
 from gradlab.transforms.accumulate import ema
 from gradlab.transforms.decay import with_weight_decay
 from gradlab.transforms.scaling import scale_by_learning_rate
@@ -94,7 +95,7 @@ def signum(learning_rate: Any, beta: Any = 0.9, accumulator_dtype: Any = None) -
     """
     check.non_negative(learning_rate=learning_rate)
     check.decay_rate(beta=beta)
-    average = ema(beta, debias=False, accumulator_dtype=accumulator_dtype)
+    average = relabel(ema(beta, debias=False, accumulator_dtype=accumulator_dtype), decay="beta")
     return chain(average, scale_by_sign(), scale_by_learning_rate(learning_rate))
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.tri import TriAnalyzer, Triangulation
+from matplotlib.tri import LinearTriInterpolator, TriAnalyzer, Triangulation
 
 from gradlab.plots.style import COLORMAP, DIVERGED, PALETTE, axes_or_new, legend_beside, readable, short, spans_decades
 from gradlab.sweep.dimensions import Choice, Fixed, Integer, Log, OneMinus
@@ -13,7 +13,9 @@ from gradlab.sweep.results import SweepResult
 from gradlab.sweep.table import mode_of
 from gradlab.sweep.trial import canonical_json
 
+CROSS = {"ls": "none", "marker": "x", "ms": 6, "color": DIVERGED, "alpha": 0.8}  # a trial that diverged
 BINS = 12  # of an axis with more values than that
+RESOLUTION = 300  # points along each side of an interpolated map
 FLAT = 0.05  # thinner triangles, by the ratio of inscribed to circumscribed circle, lie along the border
 
 
@@ -87,9 +89,8 @@ def sensitivity(
     completed = (summary["diverged"] == 0).to_numpy()
     score = summary["mean"].to_numpy()
     ax = axes_or_new(ax, width=8.0)
-    ax.plot(
-        scale.values[completed], score[completed], "o", ms=4.5, mew=0, alpha=0.75, color=PALETTE[4], label="a trial"
-    )
+    points = {"ls": "none", "marker": "o", "ms": 4.5, "mew": 0, "alpha": 0.75, "color": PALETTE[4]}
+    ax.plot(scale.values[completed], score[completed], **points, label="a trial")
     envelope, middle = _along(scale, score, completed, mode)
     along = {"ls": "none", "marker": "_", "ms": 22, "mew": 2} if scale.ticks else {"lw": 1.7}
     ax.plot(*middle, **({"color": PALETTE[5], "ls": "--", "label": "median of a bin"} | along))
@@ -129,20 +130,8 @@ def _along(scale: Scale, score: np.ndarray, completed: np.ndarray, mode: str) ->
 def _cross_out(ax: Axes, x: np.ndarray) -> None:
     """Crosses on the upper edge of the axes."""
     if len(x):
-        edge = ax.get_xaxis_transform()
-        label = f"diverged: {len(x)}"
-        ax.plot(
-            x,
-            np.ones(len(x)),
-            "x",
-            ms=6,
-            color=DIVERGED,
-            alpha=0.8,
-            transform=edge,
-            clip_on=False,
-            label=label,
-            zorder=4,
-        )
+        edge = {"transform": ax.get_xaxis_transform(), "clip_on": False, "zorder": 4}
+        ax.plot(x, np.ones(len(x)), **CROSS, **edge, label=f"diverged: {len(x)}")
 
 
 def heat_map(
@@ -180,14 +169,7 @@ def heat_map(
     shown = (
         _cells(ax, across, up, score, mode, style) if cells <= len(score) else _contours(ax, across, up, score, style)
     )
-    ax.plot(
-        across.values[~completed],
-        up.values[~completed],
-        "x",
-        ms=6,
-        color=DIVERGED,
-        label=f"diverged: {(~completed).sum()}",
-    )
+    ax.plot(across.values[~completed], up.values[~completed], **CROSS, label=f"diverged: {(~completed).sum()}")
     across.label_axis(ax, "x")
     up.label_axis(ax, "y")
     bar = ax.figure.colorbar(shown, ax=ax, label=f"final {readable(metric)}")
@@ -234,11 +216,14 @@ def _contours(ax: Axes, across: Scale, up: Scale, score: np.ndarray, style: dict
     x, y, z = across.values[finite], up.values[finite], score[finite]
     paper = np.column_stack([across.positions()[finite], up.positions()[finite]])
     ax.use_sticky_edges = False
-    if np.linalg.matrix_rank(paper - paper[:1]) == 2:
-        triangles = Triangulation(*((paper - paper.min(0)) / np.ptp(paper, axis=0)).T)
+    levels = np.unique(np.quantile(z, np.linspace(0, 1, 13))) if len(z) else z
+    if len(levels) > 1 and np.linalg.matrix_rank(paper - paper[:1]) == 2:
+        low, span = paper.min(0), np.ptp(paper, axis=0)
+        triangles = Triangulation(*((paper - low) / span).T)
         triangles.set_mask(TriAnalyzer(triangles).get_flat_tri_mask(FLAT))
-        levels = np.unique(np.quantile(z, np.linspace(0, 1, 13)))
-        if len(levels) > 1 and not np.all(triangles.mask):
-            placed = Triangulation(x, y, triangles.triangles, triangles.mask)
-            ax.tricontourf(placed, z, levels=levels, **style)
+        unit = np.linspace(0, 1, RESOLUTION)
+        heights = LinearTriInterpolator(triangles, z)(*np.meshgrid(unit, unit))
+        places = low + np.outer(unit, span)
+        columns, rows = (10.0**p if scale.log else p for p, scale in zip(places.T, (across, up), strict=True))
+        ax.contourf(columns, rows, heights, levels=levels, **style)
     return ax.scatter(x, y, c=z, s=26, edgecolors="white", linewidths=0.9, zorder=3, **style)

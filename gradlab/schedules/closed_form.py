@@ -43,9 +43,8 @@ def optional(value: Any) -> Any:
 
 def progress(step: jax.Array, length: Any) -> jax.Array:
     """``step / length`` kept in [0, 1], exactly 1 from step ``length`` on, and differentiable for a length of zero."""
-    fraction = step / jnp.where(
-        length > 0, length, 1.0
-    )  # compiled for a constant length, this multiplies by 1 / length
+    # XLA may turn the division by a constant into a product that stays below 1 at the last step: hence the `where`
+    fraction = step / jnp.where(length > 0, length, 1.0)
     return jnp.where(step < length, jnp.clip(fraction, 0.0, 1.0), 1.0)
 
 

@@ -55,8 +55,8 @@ class TrainState(train_state.TrainState):
 class NNXOptimizer(nnx.Optimizer):
     """Flax's ``nnx.Optimizer`` whose optimizer ``tx`` is data.
 
-    ``nnx.Optimizer`` keeps ``tx`` as a static attribute: under ``nnx.jit`` each learning rate is a trace, and hyperparameters
-    that are arrays (lanes of a sweep) are refused.  Here they are leaves of the module.
+    ``nnx.Optimizer`` keeps ``tx`` as a static attribute: under ``nnx.jit`` each learning rate is a trace, and
+    hyperparameters that are arrays (lanes of a sweep) are refused.  Here they are leaves of the module.
 
     >>> import jax.numpy as jnp, gradlab
     >>> model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))

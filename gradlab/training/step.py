@@ -61,7 +61,8 @@ def train_step(
     status = jnp.where(run.status == RUNNING, status, run.status).astype(jnp.int32)
     alive = status == RUNNING
     value_fn = lambda params: task.loss(params, run.model_state, batch, key)[0]
-    updates, opt_state = tx.update(grads, run.opt_state, run.params, value=loss, step=step, value_fn=value_fn)
+    extra = {"value": loss, "grad": grads, "step": step, "value_fn": value_fn}
+    updates, opt_state = tx.update(grads, run.opt_state, run.params, **extra)
     held = lambda new, old: jax.tree.map(lambda n, o: jnp.where(alive, n, o), new, old)
     updates = jax.tree.map(lambda u: jnp.where(alive, u, jnp.zeros_like(u)), updates)
     ended_at = jnp.where(alive | (run.ended_at >= 0), run.ended_at, step).astype(jnp.int32)

@@ -6,7 +6,7 @@ from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weigh
 from gradlab.transforms.guard import apply_if_finite, zero_nans
 from gradlab.transforms.noise import add_noise
 from gradlab.transforms.route import by_path, freeze, masked, partition, set_to_zero
-from gradlab.transforms.scaling import scale, scale_by_learning_rate, scale_by_schedule
+from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
 from gradlab.transforms.stateless import stateless, stateless_with_tree_map, with_extra_args_support
 
 TRANSFORMS = {
@@ -34,6 +34,7 @@ __all__ = [
     *TRANSFORMS,
     "apply_if_finite",
     "by_path",
+    "descend",
     "masked",
     "partition",
     "scale_by_learning_rate",

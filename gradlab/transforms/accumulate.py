@@ -5,8 +5,8 @@ With g the incoming update, count = 1, 2, ... and both buffers zero before the f
     trace = g + decay * trace                    u = trace, or g + decay * trace with nesterov
     ema   = decay * ema + (1 - decay) * g        u = ema / (1 - decay^count), or ema without debias
 
-On a constant g the sum tends to ``g / (1 - decay)`` and the average to ``g``: on a constant ``decay``,
-``trace * (1 - decay) = ema``.
+With one constant decay the stored buffers are multiples, ``ema = (1 - decay) * trace``; on a constant g the sum tends
+to ``g / (1 - decay)`` and the average to ``g``.
 """
 
 from typing import Any

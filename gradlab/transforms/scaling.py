@@ -28,6 +28,15 @@ def scale(step_size: Any) -> Transform:
     return transform(_empty_init, _scale_update, step_size=step_size)
 
 
+def descend() -> Transform:
+    """Changes the sign of the updates: for directions that know their own step sizes.
+
+    >>> descend().update(jnp.ones(2), optax.EmptyState())[0].tolist()
+    [-1.0, -1.0]
+    """
+    return transform(_empty_init, _descend_update)
+
+
 def scale_by_schedule(step_size_fn: Any) -> Transform:
     """Multiplies the updates by ``step_size_fn(count)``, with count 0 at the first update.
 
@@ -88,13 +97,23 @@ def _scale_by_schedule_update(grads, state, params=None, *, step_size_fn, **extr
     return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
 
 
-def _descend_rule(g, *, learning_rate, flip_sign):
+def _negative_rule(g):
+    return (-g,)
+
+
+def _descend_update(grads, state, params=None, **extra):
+    del params, extra
+    (updates,) = leafwise(_negative_rule, grads)
+    return updates, state
+
+
+def _learning_rate_rule(g, *, learning_rate, flip_sign):
     return (-learning_rate * g if flip_sign else learning_rate * g,)
 
 
 def _scale_by_learning_rate_update(grads, state, params=None, *, learning_rate, flip_sign, **extra):
     del params, extra
-    (updates,) = leafwise(_descend_rule, grads, learning_rate=learning_rate, structure={"flip_sign": flip_sign})
+    (updates,) = leafwise(_learning_rate_rule, grads, learning_rate=learning_rate, structure={"flip_sign": flip_sign})
     return updates, state
 
 

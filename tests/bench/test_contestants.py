@@ -58,6 +58,16 @@ def _fields(state, name):
     return [getattr(node, name) for node in nodes if hasattr(node, name)]
 
 
+@pytest.mark.peers
+@pytest.mark.parametrize("clip", [False, True])
+def test_torch_clips_where_asked(clip):
+    training = trainings(SHAPES, clip)["torch"]
+    training.step()
+    norm = np.sqrt(sum(np.sum(np.square(leaf.grad.numpy())) for leaf in training.leaves))
+    unclipped = np.sqrt(sum(np.sum(np.square(g)) for g in normal(SHAPES, seed=1).values()))
+    np.testing.assert_allclose(norm, MAX_NORM if clip else unclipped, rtol=1e-5)
+
+
 def test_an_update_outside_of_jit_moves_nothing():
     training = trainings(SHAPES, clip=False)["gradlab"]
     before = jax.tree.map(np.asarray, training.params)

@@ -22,13 +22,14 @@ class FakeClock:
 
 
 class Pending:
-    """A result that is computed only when somebody waits for it."""
+    """An array that takes its time until somebody has waited for it once."""
 
     def __init__(self, clock, seconds):
         self.clock, self.seconds = clock, seconds
 
     def block_until_ready(self):
         self.clock.advance(self.seconds)
+        self.seconds = 0.0
         return self
 
 
@@ -58,7 +59,11 @@ def test_preparation_is_not_timed_even_if_its_arrays_arrive_late():
         clock.advance(5.0)
         return (Pending(clock, 7.0),)
 
-    contestant = Contestant(lambda pending: clock.advance(1.0), prepare)
+    def run(pending):
+        clock.advance(1.0)
+        return pending
+
+    contestant = Contestant(run, prepare)
     assert paired({"only": contestant}, rounds=1, clock=clock) == {"only": [1.0]}
 
 

@@ -23,7 +23,9 @@ def minimise(tx, loss, params, steps):
         updates, state = tx.update(grads, state, params)
         return (gradlab.apply_updates(params, updates), state), None
 
-    (params, state), _ = jax.jit(lambda params: jax.lax.scan(step, (params, tx.init(params)), None, length=steps))(params)
+    (params, state), _ = jax.jit(lambda params: jax.lax.scan(step, (params, tx.init(params)), None, length=steps))(
+        params
+    )
     return float(loss(gradlab.eval_params(tx, state, params)))
 
 

@@ -164,7 +164,9 @@ def test_state_and_pair_pickle(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_state_and_pair_round_trip_through_flax(name):
     tx, params, state = trained(name)
-    chex.assert_trees_all_equal(flax.serialization.from_bytes(tx.init(params), flax.serialization.to_bytes(state)), state)
+    chex.assert_trees_all_equal(
+        flax.serialization.from_bytes(tx.init(params), flax.serialization.to_bytes(state)), state
+    )
     values = gradlab.hyperparams(tx)
     other = gradlab.replace(tx, **{key: value * 0.5 for key, value in values.items()})
     restored = flax.serialization.from_bytes(other, flax.serialization.to_bytes(tx))

@@ -123,7 +123,7 @@ def test_a_grid_becomes_cells_with_the_best_trial_of_each():
     np.testing.assert_allclose(edges[:, 0, 1], 10.0 ** np.array([-2.5, -1.5, -0.5, 0.5]))
     np.testing.assert_allclose(by_label(ax)["diverged: 3"].get_xydata(), [[1, 1e-2], [2, 1], [2, 1]])
     highest = heat_map(swept(space, trials, losses), "a", "b", mode="max").collections[0].get_array()
-    np.testing.assert_array_equal(highest, [[2, 8], [4, 10], [6, 12]])
+    np.testing.assert_array_equal(np.ma.filled(highest, np.nan), [[2, 8], [4, 10], [6, 12]])
 
 
 def test_scattered_trials_keep_their_places_over_contours():
@@ -140,6 +140,20 @@ def test_scattered_trials_keep_their_places_over_contours():
     assert contours.norm.vmin == losses[kept].min() and contours.norm.vmax == losses[kept].max()
     assert (ax.get_xscale(), ax.get_yscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "linear", "a", "b")
     assert ax.figure.axes[1].get_ylabel() == "final validation loss"
+
+
+def test_contours_between_trials_are_straight_on_paper():
+    space = Space({"a": {"log": [1e-4, 1]}, "b": {"linear": [5, 9]}})
+    trials = sobol(space, 64)
+    plane = [np.log10(trial.values["a"]) + 4 + trial.values["b"] for trial in trials]  # from 5 to 13
+    contours = heat_map(swept(space, trials, plane), "a", "b").collections[0]
+    checked = 0
+    for level, path in zip(contours.levels[1:-2], contours.get_paths()[1:], strict=False):
+        height = np.log10(path.vertices[:, 0]) + 4 + path.vertices[:, 1]
+        on_it = np.isclose(height, level, atol=1e-3)
+        assert (height > level - 1e-3).all()
+        checked += on_it.sum()
+    assert checked > 1000
 
 
 @pytest.mark.parametrize("diverged", [range(8), range(1, 8), range(2, 8)])

@@ -44,8 +44,8 @@ def small_result(**changes) -> SweepResult:
     return SweepResult.from_lanes(SPACE, TRIALS, [7, 9], **lanes(**changes))
 
 
-def only_rates(rates, losses, diverged=(), **changes) -> SweepResult:
-    """One seed, one evaluation: the final loss of each learning rate."""
+def only_rates(rates, losses, diverged=(), seeds=(0,), **changes) -> SweepResult:
+    """One evaluation: the final loss of each learning rate."""
     space = Space({"learning_rate": {"log": [1e-6, 1e3]}})
     count = len(rates)
     arrays = {
@@ -54,10 +54,10 @@ def only_rates(rates, losses, diverged=(), **changes) -> SweepResult:
         "loss_step": [0],
         "metrics": {"valid_loss": np.reshape(losses, (count, 1, 1))},
         "eval_step": [10],
-        "diverged_at": np.where(np.isin(np.arange(count), diverged), 3, -1)[:, None],
+        "diverged_at": np.where(np.isin(np.arange(count), diverged), 3, -1)[:, None].repeat(len(seeds), 1),
         "bucket": np.zeros(count, int),
         "compile_seconds": [0.0],
         "run_seconds": [0.0],
     }
     trials = [Trial.of({"learning_rate": float(rate)}) for rate in rates]
-    return SweepResult.from_lanes(space, trials, [0], **arrays | changes)
+    return SweepResult.from_lanes(space, trials, seeds, **arrays | changes)

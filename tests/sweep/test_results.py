@@ -10,6 +10,7 @@ import pytest
 
 from gradlab.sweep import files
 from gradlab.sweep.results import SweepResult
+from gradlab.sweep.space import Space
 from gradlab.sweep.table import best_of, storable
 from tests.sweep.results import DIVERGED_AT, SPACE, TRIALS, VALID_LOSS, lanes, only_rates, small_result
 
@@ -68,6 +69,25 @@ def test_the_summary_is_over_the_seeds_that_completed():
     assert summary["n"].tolist() == [2, 2, 1]
     assert summary["diverged"].tolist() == [0, 0, 1]
     assert summary["decay"].tolist() == ["cosine", None, 0.5]
+
+
+def test_a_diverged_seed_does_not_enter_the_spread_of_the_others():
+    finals = np.array([[[1.0], [5.0], [4.0]]])
+    result = only_rates([0.1], finals[:, :1], seeds=[0, 1, 2], metrics={"valid_loss": finals}, loss=np.ones((1, 3, 1)))
+    result.diverged_at[:] = [[-1, 2, -1]]
+    row = result.summary().iloc[0]
+    np.testing.assert_allclose([row["mean"], row["std"], row["n"], row["diverged"]], [2.5, np.sqrt(4.5), 2, 1])
+
+
+def test_none_stays_none_beside_numbers():
+    space = Space({"decay": {"choice": [None, 0.5]}})
+    trials = space.from_unit([[0.0], [0.9]])
+    arrays = lanes(loss=np.ones((2, 1, 4)), metrics={}, diverged_at=[[-1], [-1]], bucket=[0, 1])
+    arrays |= {"compile_seconds": [1.0, 1.0], "run_seconds": [1.0, 1.0]}
+    result = SweepResult.from_lanes(space, trials, [0], **arrays)
+    assert result.table["decay"].tolist() == [None, 0.5]
+    assert result.summary()["decay"].tolist() == [None, 0.5]
+    assert result.main_metric == "loss"
 
 
 def test_the_summary_agrees_with_pandas():

@@ -18,11 +18,11 @@ def _grads(t):
     return {"a": jnp.array([1.0, value]), "b": [jnp.array(2.0)]}
 
 
-def _run(tx, steps=len(BAD)):
+def _run(tx):
     params = jax.tree.map(jnp.zeros_like, _grads(0))
     state = tx.init(params)
     history = []
-    for t in range(steps):
+    for t in range(len(BAD)):
         updates, state = tx.update(_grads(t), state, params)
         history.append((updates, state))
     return history

@@ -1,4 +1,4 @@
-"""Different treatment for different parameters: by pattern, tree or function; Optax's states; what stages inside see."""
+"""Different treatment for different parameters: by pattern, tree or function; states; what stages inside see."""
 
 import chex
 import jax
@@ -44,7 +44,7 @@ def _mask_of(params):
 
 
 def _labels_of(params):
-    fast = lambda path: "kernel" in str(path) or "head" in str(path)  # noqa: E731
+    fast = lambda path: "kernel" in str(path) or "head" in str(path)
     return jax.tree_util.tree_map_with_path(lambda path, _: "fast" if fast(path) else "slow", params)
 
 
@@ -86,7 +86,7 @@ def test_set_to_zero_forgets_nan_and_keeps_dtype():
 
 def test_patterns_are_searched_in_the_whole_path_and_anchored_by_the_user():
     params = {"a": {"ab": 0.0}, "b": {"a": 0.0}}
-    found = lambda pattern: jax.tree.leaves(_run(freeze(pattern), 1, params, jax.tree.map(lambda _: 1.0, params))[0][0])  # noqa: E731
+    found = lambda pattern: jax.tree.leaves(_run(freeze(pattern), 1, params, jax.tree.map(lambda _: 1.0, params))[0][0])
     assert (
         found("a") == [0.0, 0.0]
         and found("^a") == [0.0, 1.0]

@@ -1,0 +1,99 @@
+"""Flax's training states with the optimizer as data: one trace for all learning rates, lanes, checkpoints."""
+
+import chex
+import flax.linen as nn
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from flax.training import train_state
+
+import gradlab
+
+
+def make_state(learning_rate, state_class=gradlab.TrainState):
+    model = nn.Dense(1)
+    params = model.init(jax.random.key(0), jnp.ones((1, 3)))["params"]
+    return state_class.create(apply_fn=model.apply, params=params, tx=gradlab.adamw(learning_rate))
+
+
+def step(state, x):
+    grads = jax.grad(lambda params: jnp.mean(state.apply_fn({"params": params}, x) ** 2))(state.params)
+    return state.apply_gradients(grads=grads)
+
+
+def traces(state_class):
+    count = 0
+
+    def counted(state, x):
+        nonlocal count
+        count += 1
+        return step(state, x)
+
+    model = make_state(0.1, state_class).apply_fn
+    compiled = jax.jit(counted)
+    for learning_rate in (1e-1, 1e-2, 1e-3):
+        state = make_state(learning_rate, state_class).replace(apply_fn=model)
+        for _ in range(2):
+            state = compiled(state, jnp.ones((4, 3)))
+    return count
+
+
+def test_one_trace_where_flax_has_three():
+    assert traces(gradlab.TrainState) == 1
+    assert traces(train_state.TrainState) == 3
+
+
+def test_states_are_lanes():
+    rates = np.array([0.1, 0.01])
+    states = [make_state(rate) for rate in rates]
+    shared = states[0].apply_fn
+    states = [state.replace(apply_fn=shared) for state in states]
+    lanes = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *states)
+    batched = jax.vmap(step, in_axes=(0, None))(lanes, jnp.ones((4, 3)))
+    for index, state in enumerate(states):
+        alone = step(state, jnp.ones((4, 3)))
+        chex.assert_trees_all_close(jax.tree.map(lambda x, i=index: x[i], batched.params), alone.params, rtol=1e-6)
+
+
+def test_a_checkpoint_carries_the_learning_rate():
+    saved = flax.serialization.to_bytes(make_state(0.123))
+    restored = flax.serialization.from_bytes(make_state(0.5), saved)
+    assert gradlab.hyperparams(restored.tx)["learning_rate"] == 0.123
+
+
+def test_extra_arguments_reach_the_optimizer():
+    state = gradlab.TrainState.create(apply_fn=None, params=jnp.array([2.0]), tx=optax.polyak_sgd(1e9, scaling=1.0))
+    moved = state.apply_gradients(grads=jnp.array([4.0]), extra={"value": jnp.array(4.0)})
+    np.testing.assert_allclose(moved.params, [2.0 - 4.0 * 4.0 / 16.0])
+
+
+def test_eval_params_are_those_of_the_optimizer():
+    state = gradlab.TrainState.create(apply_fn=None, params=jnp.array([2.0]), tx=gradlab.nesterov_sgd(0.1, 0.9))
+    state = state.apply_gradients(grads=jnp.array([1.0]))
+    np.testing.assert_allclose(state.eval_params, [1.9])
+    np.testing.assert_allclose(state.params, [1.9 - 0.09])
+
+
+def nnx_traces(optimizer_class):
+    count = 0
+
+    @nnx.jit
+    def train(model, optimizer):
+        nonlocal count
+        count += 1
+        grads = nnx.grad(lambda model: jnp.mean(model(jnp.ones((4, 3))) ** 2))(model)
+        optimizer.update(model, grads)
+
+    for learning_rate in (1e-1, 1e-2, 1e-3):
+        model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
+        optimizer = optimizer_class(model, gradlab.adamw(learning_rate), wrt=nnx.Param)
+        train(model, optimizer)
+    return count
+
+
+def test_nnx_one_trace_where_flax_has_three():
+    assert nnx_traces(gradlab.NNXOptimizer) == 1
+    assert nnx_traces(nnx.Optimizer) == 3
