@@ -1,6 +1,5 @@
-"""What a figure of speed is worth nothing without: machine, versions, date."""
+"""What a figure of speed is worth nothing without: the machine, what else it was doing, versions, the date."""
 
-import datetime
 import importlib.metadata
 import os
 import platform
@@ -10,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_PACKAGES = ("gradlab", "jax", "jaxlib", "optax", "numpy", "torch")
+from gradlab.sweeps.provenance import provenance
 
 
 def current_device() -> jax.Device:
@@ -20,23 +19,21 @@ def current_device() -> jax.Device:
 
 
 def machine_facts() -> dict[str, Any]:
-    """Processor, cores, load, device of jax, versions and the date, ready for JSON.
+    """What `provenance` says, with the processor, its cores and load, jax's device and the version of torch.
 
     >>> facts = machine_facts()
     >>> facts["cores"] >= 1, facts["versions"]["jax"] == jax.__version__
     (True, True)
     """
-    device = current_device()
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    facts, device = provenance(), current_device()
+    versions = {**facts.pop("versions"), "torch": _torch_version()}
+    machine = {
         "cpu": _cpu_model(),
         "cores": _usable_cores(),
         "load": _load(),
         "device": f"{device.platform}: {device.device_kind}",
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
     }
+    return {**machine, **facts, "versions": versions}
 
 
 def _cpu_model() -> str:
@@ -57,8 +54,8 @@ def _load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def _version(name: str) -> str | None:
+def _torch_version() -> str | None:
     try:
-        return importlib.metadata.version(name)
+        return importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
         return None

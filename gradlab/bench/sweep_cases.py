@@ -15,9 +15,8 @@ import optax
 
 from gradlab.bench.paired import Contestant, paired
 from gradlab.bench.rows import Case, Samples
-from gradlab.core.values import population
 from gradlab.optimizers.adam import adam
-from gradlab.sweep.lanes import Lanes, Plan, run_lanes
+from gradlab.sweeps import sweep as run_sweep
 from gradlab.tasks.catalogue import digits_mlp
 from gradlab.tasks.task import Task
 from gradlab.training.batches import draw, make_feed
@@ -52,11 +51,18 @@ def digits_sweep(configurations: int = 64, steps: int = 500, batch_size: int = 6
 
 
 def gradlab_lanes(sweep: Sweep) -> np.ndarray:
-    """All configurations as lanes of one program."""
-    lanes = Lanes(population(adam, learning_rate=sweep.learning_rates), {})
-    plan = Plan(sweep.steps, segment=sweep.steps, batch_size=sweep.batch_size, sampling="epoch")
-    *_, last = run_lanes(sweep.task, lanes, [SEED], plan)
-    return last.loss[:, 0, -1]
+    """All configurations as lanes of one program, by `gradlab.sweep`."""
+    result = run_sweep(
+        sweep.task,
+        adam,
+        {"learning_rate": {"choice": sweep.learning_rates.tolist()}},
+        sampler="grid",
+        seeds=[SEED],
+        steps=sweep.steps,
+        batch_size=sweep.batch_size,
+        eval_every=sweep.steps,
+    )
+    return result.loss[:, 0, -1]
 
 
 def optax_loop(sweep: Sweep) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradlab.core.schedule import Schedule
@@ -29,7 +30,7 @@ def in_range(
     ValueError: `b1` must be in [0, 1), got 1.5
     """
     for number in _concrete(value):
-        if number.dtype.kind not in "fiu":
+        if not (jnp.issubdtype(number.dtype, jnp.floating) or jnp.issubdtype(number.dtype, jnp.integer)):
             raise TypeError(f"`{name}` must be a number, got {type(value).__name__}: {value!r}")
         above = number > low if open_low else number >= low
         below = number < high if open_high else number <= high

@@ -1,5 +1,6 @@
 """A schedule is a value: a pure function of the step count whose numbers are leaves."""
 
+import dataclasses
 import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -40,6 +41,9 @@ class Schedule(NamedTuple):
     def __truediv__(self, divisor: Any) -> "Schedule":
         return make_schedule(_quotient, left=self, right=divisor)
 
+    def __rtruediv__(self, dividend: Any) -> "Schedule":
+        return make_schedule(_quotient, left=dividend, right=self)
+
     def __neg__(self) -> "Schedule":
         return make_schedule(_product, left=self, right=-1.0)
 
@@ -48,11 +52,18 @@ class Schedule(NamedTuple):
     __array_ufunc__ = None  # a NumPy scalar on the left gives way to the methods above
 
     def then(self, other: Any, at: Any) -> "Schedule":
-        """This schedule before step ``at``; from there on ``other``, counting from zero again."""
+        """This schedule before step ``at``; from there on ``other``, counting from zero again.
+
+        Raises:
+          TypeError: ``other`` is neither a schedule, a function nor a number.
+        """
         return make_schedule(_then, first=self, second=as_schedule(other), at=at)
 
     def shift(self, steps: Any) -> "Schedule":
-        """This schedule seen from step ``steps`` on: ``schedule.shift(k)(t) == schedule(k + t)``."""
+        """This schedule seen from step ``steps`` on: ``schedule.shift(k)(t) == schedule(k + t)``.
+
+        A negative shift delays the schedule, which holds its first value until then.
+        """
         return make_schedule(_shifted, schedule=self, steps=steps)
 
 
@@ -71,27 +82,56 @@ def make_schedule(function: Callable, **values: Any) -> Schedule:
     return Schedule(Partial(Rule(function, structure), **leaves))
 
 
+@dataclasses.dataclass(frozen=True)
+class CountFunction:
+    """A function from elsewhere whose last argument is the step count, handed over as an int32."""
+
+    function: Callable
+
+    @property
+    def __qualname__(self) -> str:
+        return getattr(self.function, "__qualname__", type(self.function).__name__)
+
+    def __call__(self, *args, **kwargs):
+        *bound, step = args
+        return jnp.asarray(self.function(*bound, jnp.asarray(step, jnp.int32), **kwargs))
+
+
 def as_schedule(value: Any) -> Schedule:
-    """A schedule from a number, from any function of the count (an Optax schedule, say), or from itself."""
+    """A schedule from a number, from any function of the count (an Optax schedule, say), or from itself.
+
+    A function receives the count as an int32, so that it may look it up in a table.
+
+    Raises:
+      TypeError: not a number, a function nor a schedule.
+
+    >>> float(as_schedule(lambda count: jnp.array([5.0, 6.0])[count])(1))
+    6.0
+    """
     if isinstance(value, Schedule):
         return value
     if isinstance(value, Partial):
-        return Schedule(value)
+        own = isinstance(value.func, Rule | CountFunction)
+        return Schedule(value if own else Partial(CountFunction(value.func), *value.args, **value.keywords))
     if callable(value):
-        return Schedule(Partial(value))
+        return Schedule(Partial(CountFunction(value)))
+    if value is None:
+        raise TypeError("a schedule is a number, a function of the step count or a Schedule, got None")
     return make_schedule(_constant, value=value)
 
 
 def as_leaf(name: str, value: Any) -> Any:
     """The value of one hyperparameter in the form in which it is stored; trees of them leaf by leaf."""
-    if value is None or isinstance(value, Schedule | jax.Array):
+    if value is None or isinstance(value, Schedule):
         return value
+    if isinstance(value, jax.Array):
+        return value if _is_inexact_or_key(value) else value.astype(float)
     if isinstance(value, bool | np.bool_ | str):
         raise TypeError(f"hyperparameter `{name}` is {value!r}; bind what is no number as {name}=static({value!r})")
     if isinstance(value, numbers.Real | np.generic):
         return float(value)
     if isinstance(value, np.ndarray):
-        return float(value) if value.ndim == 0 else value
+        return float(value) if value.ndim == 0 else value if _is_inexact_or_key(value) else value.astype(float)
     if callable(value):
         return as_schedule(value)
     if isinstance(value, dict | list | tuple) or not jax.tree_util.all_leaves([value]):
@@ -101,13 +141,16 @@ def as_leaf(name: str, value: Any) -> Any:
     )
 
 
+def _is_inexact_or_key(array: Any) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.inexact) or jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
 def _value(schedule: Any, step: jax.Array) -> Any:
     return schedule.value_at(step) if isinstance(schedule, Schedule) else schedule
 
 
 def _constant(step, *, value):
-    del step
-    return jnp.asarray(value, dtype=float)
+    return jnp.broadcast_to(jnp.asarray(value, dtype=float), jnp.shape(step))
 
 
 def _product(step, *, left, right):
@@ -127,8 +170,9 @@ def _quotient(step, *, left, right):
 
 
 def _then(step, *, first, second, at):
-    return jnp.where(step < at, _value(first, step), _value(second, jnp.maximum(step - at, 0)))
+    before, after = _value(first, jnp.minimum(step, at)), _value(second, jnp.maximum(step - at, 0))
+    return jnp.where(step < at, before, after)
 
 
 def _shifted(step, *, schedule, steps):
-    return schedule.value_at(step + steps)
+    return schedule.value_at(jnp.maximum(step + steps, 0))

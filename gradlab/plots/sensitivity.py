@@ -8,10 +8,10 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.tri import LinearTriInterpolator, TriAnalyzer, Triangulation
 
 from gradlab.plots.style import COLORMAP, DIVERGED, PALETTE, axes_or_new, legend_beside, readable, short, spans_decades
-from gradlab.sweep.dimensions import Choice, Fixed, Integer, Log, OneMinus
-from gradlab.sweep.results import SweepResult
-from gradlab.sweep.table import mode_of
-from gradlab.sweep.trial import canonical_json
+from gradlab.sweeps.dimensions import Choice, Fixed, Integer, Log, OneMinus
+from gradlab.sweeps.results import SweepResult
+from gradlab.sweeps.table import mode_of
+from gradlab.sweeps.trial import canonical_json
 
 CROSS = {"ls": "none", "marker": "x", "ms": 6, "color": DIVERGED, "alpha": 0.8}  # a trial that diverged
 BINS = 12  # of an axis with more values than that

@@ -71,7 +71,7 @@ def _piecewise_interpolate(step, *, interpolate_type, init_value, boundaries, sc
         remaining = INTERPOLATIONS[interpolate_type](progress(step - begin, boundary - begin))
         value = jnp.where(step < begin, value, between(start, end, remaining))
         begin, start = boundary, end
-    return jnp.where(step < begin, value, start)
+    return value
 
 
 def piecewise_interpolate_schedule(

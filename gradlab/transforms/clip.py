@@ -10,8 +10,8 @@ With g the update of a leaf, p its parameter and ``|.|`` the Euclidean norm::
 Norms are taken in at least float32, so float16 gradients do not overflow on the way, and 0/0 counts as 1.
 
 Gradients that are not finite stay visible and are never clipped to zero: where a norm is infinite or NaN every
-update under that norm becomes NaN (`apply_if_finite` skips such steps); `clip` keeps a NaN and turns an infinity
-into ``max_delta``.
+update under that norm becomes NaN (`apply_if_finite` skips such steps); `clip` keeps a NaN and turns a real
+infinity into ``max_delta``.
 """
 
 from typing import Any

@@ -51,7 +51,7 @@ def test_torch_is_a_column_where_it_has_a_counterpart(report):
 
 
 def test_the_header_says_what_was_measured_on(report):
-    assert {"date", "cpu", "cores", "load", "device", "python", "versions"} <= set(report.machine)
+    assert {"date", "cpu", "cores", "load", "device", "platform", "versions"} <= set(report.machine)
     assert report.machine["versions"]["jax"] == jax.__version__
     assert report.machine["device"].startswith("cpu")
 
@@ -92,7 +92,12 @@ def test_a_case_limits_its_rounds(most, asked, run_for):
 
 def test_patterns_select_in_the_order_of_the_table_and_progress_is_told():
     seen = []
-    report = run(["step-kernels/*", "traces/*"], trees=TREES, progress=lambda *call: seen.append(call))
+    report = run(
+        ["step-kernels/*", "traces/*"],
+        trees=TREES,
+        make_sweep=tiny_sweep,
+        progress=lambda *call: seen.append(call),
+    )
     assert [row.name for row in report.rows] == ["traces/tiny", "step-kernels/tiny"]
     assert seen == [(0, 2, "traces/tiny"), (1, 2, "step-kernels/tiny")]
 

@@ -172,3 +172,44 @@ def test_what_is_no_number_must_be_static(value):
 def test_an_object_is_no_hyperparameter():
     with pytest.raises(TypeError, match="`start` must be a number, an array or a schedule, got object"):
         line(start=object())
+
+
+def test_foreign_functions_receive_an_integer_count():
+    table = jnp.array([3.0, 2.0, 1.0])
+    assert float(as_schedule(lambda count: table[count])(2)) == 1.0
+    assert float(jax.jit(as_schedule(lambda count: table[count]))(1)) == 2.0
+    assert float(as_schedule(jax.tree_util.Partial(lambda table, count: table[count], table))(0)) == 3.0
+
+
+def test_a_negative_shift_holds_the_first_value():
+    delayed = line(1.0, 1.0).shift(-3)
+    assert [float(delayed(step)) for step in (0, 3, 4)] == [1.0, 1.0, 2.0]
+
+
+def test_then_does_not_look_beyond_its_step():
+    joined = make_schedule(_pole, at=5.0).then(1.0, at=5.0)
+    slope = jax.grad(lambda schedule: schedule(7.0))(joined)
+    assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(slope))
+
+
+def _pole(step, *, at):
+    return 1.0 / jnp.maximum(at + 1.0 - step, 0.0)
+
+
+def test_schedules_take_arrays_of_counts():
+    for schedule in (line(), as_schedule(2.0), as_schedule(lambda count: 0.5 * count)):
+        assert schedule(jnp.arange(4)).shape == (4,)
+
+
+def test_a_number_over_a_schedule():
+    close((1.0 / line(1.0, 1.0))(3), 0.25)
+
+
+def test_integer_arrays_become_floating_leaves():
+    assert as_leaf("x", jnp.arange(3)).dtype == jnp.float64
+    assert as_leaf("x", np.arange(3)).dtype == np.float64
+
+
+def test_none_is_no_schedule():
+    with pytest.raises(TypeError, match="got None"):
+        as_schedule(None)

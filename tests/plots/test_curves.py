@@ -6,7 +6,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from gradlab.plots import history, learning_curves, race
-from tests.sweep.results import VALID_LOSS, only_rates, small_result
+from tests.sweeps.results import VALID_LOSS, only_rates, small_result
 
 
 def legend(ax):

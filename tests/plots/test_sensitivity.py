@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from gradlab.plots import heat_map, save_figure, sensitivity
-from gradlab.sweep.results import SweepResult
-from gradlab.sweep.samplers import grid, sobol
-from gradlab.sweep.space import Space
-from tests.sweep.results import only_rates, small_result
+from gradlab.sweeps.results import SweepResult
+from gradlab.sweeps.samplers import grid, sobol
+from gradlab.sweeps.space import Space
+from tests.sweeps.results import only_rates, small_result
 
 
 def swept(space, trials, losses, diverged=()):

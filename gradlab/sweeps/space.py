@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from gradlab.core.check import suggestion
-from gradlab.sweep.dimensions import KINDS, Choice, Dimension, Fixed, Integer, OneMinus, choice, fixed
-from gradlab.sweep.trial import Trial, canonical_json
+from gradlab.sweeps.dimensions import KINDS, Choice, Dimension, Fixed, Integer, OneMinus, choice, fixed
+from gradlab.sweeps.trial import Trial, canonical_json
 
 RESERVED = (
     "uid",

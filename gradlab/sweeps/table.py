@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradlab.sweep.space import Space
-from gradlab.sweep.trial import Trial, canonical_json
+from gradlab.sweeps.space import Space
+from gradlab.sweeps.trial import Trial, canonical_json
 
 if TYPE_CHECKING:
     import pandas

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gradlab.sweep.trial import canonical_json
+from gradlab.sweeps.trial import canonical_json
 
 DIGITS = 12  # significant digits kept of a power: platforms differ in the last bit of exp, and a trial's uid must not
 LARGEST_INTEGER = 2**53  # beyond it float64 skips integers

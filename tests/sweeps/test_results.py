@@ -8,11 +8,11 @@ import numpy as np
 import pandas
 import pytest
 
-from gradlab.sweep import files
-from gradlab.sweep.results import SweepResult
-from gradlab.sweep.space import Space
-from gradlab.sweep.table import best_of, storable
-from tests.sweep.results import DIVERGED_AT, SPACE, TRIALS, VALID_LOSS, lanes, only_rates, small_result
+from gradlab.sweeps import files
+from gradlab.sweeps.results import SweepResult
+from gradlab.sweeps.space import Space
+from gradlab.sweeps.table import best_of, storable
+from tests.sweeps.results import DIVERGED_AT, SPACE, TRIALS, VALID_LOSS, lanes, only_rates, small_result
 
 nan = np.nan
 

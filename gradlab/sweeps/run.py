@@ -12,14 +12,14 @@ import optax
 
 from gradlab.core import check
 from gradlab.optimizers import REGISTRY
-from gradlab.sweep.clock import compile_seconds
-from gradlab.sweep.files import make_run_folder
-from gradlab.sweep.lanes import Lanes, Plan, SegmentResult, run_lanes
-from gradlab.sweep.results import SweepResult
-from gradlab.sweep.samplers import SAMPLERS
-from gradlab.sweep.space import Bucket, Space
-from gradlab.sweep.table import mode_of
-from gradlab.sweep.trial import Trial
+from gradlab.sweeps.clock import compile_seconds
+from gradlab.sweeps.files import make_run_folder
+from gradlab.sweeps.lanes import Lanes, Plan, SegmentResult, run_lanes
+from gradlab.sweeps.results import SweepResult
+from gradlab.sweeps.samplers import draw
+from gradlab.sweeps.space import Bucket, Space
+from gradlab.sweeps.table import mode_of
+from gradlab.sweeps.trial import Trial
 from gradlab.tasks.task import Task
 from gradlab.training.batches import check_batches, num_examples
 from gradlab.training.loop import resolve_steps
@@ -50,7 +50,7 @@ def sweep(
     make: Make | str,
     space: Space | Mapping[str, Any],
     *,
-    trials: int | Sequence[Trial] = 64,
+    trials: int | Mapping[str, int] | Sequence[Trial] = 64,
     seeds: int | Sequence[int] = 1,
     steps: int | None = None,
     epochs: int | None = None,
@@ -75,7 +75,7 @@ def sweep(
       make: a factory of optimizers, called with the values of a trial by name; or the name of one in the registry.
       space: dotted name -> dimension (see `gradlab.sweeps.space`).  Names that begin with ``task.`` are numbers of the
         task (``task.label_smoothing``); all others are arguments of ``make``.
-      trials: how many to sample (for the grid: values of every range), or the trials themselves.
+      trials: how many to sample (for the grid: values of every range, or of each by name), or the trials themselves.
       seeds: how many, or which.  All trials of a seed share initialisation, batches and noise.
       steps, epochs, batch_size, sampling, accumulate, eval_every: as for `gradlab.fit`.
       sampler: ``'grid'``, ``'random'``, ``'sobol'``, ``'halton'`` or ``'latin_hypercube'``.
@@ -140,7 +140,7 @@ def prepare(
     make: Make | str,
     space: Space | Mapping[str, Any],
     *,
-    trials: int | Sequence[Trial],
+    trials: int | Mapping[str, int] | Sequence[Trial],
     seeds: int | Sequence[int],
     steps: int | None = None,
     epochs: int | None = None,
@@ -161,10 +161,9 @@ def prepare(
     for name in own:
         check.one_of("number of the task", name, task.hyperparams())
     if isinstance(trials, int | np.integer):
-        check.one_of("sampler", sampler, SAMPLERS)
-        drawn = SAMPLERS[sampler](space, int(trials), **({} if sampler == "grid" else {"seed": sampler_seed}))
-    else:
-        drawn = list(trials)
+        trials = int(trials)
+    given = isinstance(trials, Sequence)
+    drawn = list(trials) if given else draw(space, trials, sampler=sampler, seed=sampler_seed)
     if not drawn:
         raise ValueError("a sweep needs at least one trial")
     seeds = list(range(seeds)) if isinstance(seeds, int | np.integer) else [int(seed) for seed in seeds]
@@ -197,7 +196,7 @@ def _column(values: list) -> jax.Array:
 
 
 def _run(setup: Setup, progress: Callable | None) -> SweepResult:
-    trials, seeds, plan = len(setup.trials), len(setup.seeds), setup.plan
+    plan = setup.plan
     stride = max(1, -(-plan.steps // CURVE_POINTS))
     record = _Record(setup, stride, progress)
     compiling, running = np.zeros(len(setup.buckets)), np.zeros(len(setup.buckets))
@@ -208,7 +207,7 @@ def _run(setup: Setup, progress: Callable | None) -> SweepResult:
             record.run_chunk(index, places, run_lanes(setup.task, setup.lanes(group), setup.seeds, plan))
             compiling[index] += compile_seconds() - compiled
             running[index] += time.perf_counter() - began
-    bucket_of = np.empty(trials, np.int32)
+    bucket_of = np.empty(len(setup.trials), np.int32)
     for index, bucket in enumerate(setup.buckets):
         bucket_of[list(bucket.positions)] = index
     return SweepResult.from_lanes(
@@ -224,7 +223,12 @@ def _run(setup: Setup, progress: Callable | None) -> SweepResult:
         bucket=bucket_of,
         compile_seconds=compiling,
         run_seconds=np.maximum(running - compiling, 0),
-        facts={"task": setup.task.name, "plan": plan._asdict(), "chunk": setup.chunk, "parameters": setup.task.num_params},
+        facts={
+            "task": setup.task.name,
+            "plan": plan._asdict(),
+            "chunk": setup.chunk,
+            "parameters": setup.task.num_params,
+        },
     )
 
 

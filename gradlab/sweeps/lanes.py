@@ -71,13 +71,16 @@ def run_lanes(task: Task, lanes: Lanes, seeds: Sequence[int], plan: Plan) -> Ite
 
     A lane that diverges keeps its last finite parameters and says when; no lane reads another's numbers.
     """
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, dtype=jnp.uint32))
+    keys = _keys(jnp.asarray(seeds, dtype=jnp.uint32))
     state = _start(task, lanes, keys)
     data = task.valid if task.valid is not None else task.train
     yield _result(0, None, _evaluate(task, lanes, state, data), state)
     for first, length in plan.segments():
         state, loss = _segment(task, lanes, state, keys, jnp.int32(first), length, plan)
         yield _result(first + length, loss, _evaluate(task, lanes, state, data), state)
+
+
+_keys = jax.jit(jax.vmap(jax.random.key))
 
 
 def _result(done: int, loss: jax.Array | None, metrics: dict[str, jax.Array], state: LaneState) -> SegmentResult:

@@ -3,7 +3,7 @@
 ::
 
     curves.npz        everything, for `SweepResult.load`: one file, so that a kill cannot leave halves of two sweeps
-    results.parquet   the table (see `gradlab.sweep.table`)
+    results.parquet   the table (see `gradlab.sweeps.table`)
     results.csv       the same for reading
     resolved.json     space, trials, seeds, buckets with their seconds, versions, platform, commit, date
 """
@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradlab.core.check import one_of
-from gradlab.sweep.files import write_atomically
-from gradlab.sweep.provenance import provenance
-from gradlab.sweep.space import Space
-from gradlab.sweep.table import final_of, make_table, mode_of, storable, value_column
-from gradlab.sweep.trial import Trial
+from gradlab.sweeps.files import write_atomically
+from gradlab.sweeps.provenance import provenance
+from gradlab.sweeps.space import Space
+from gradlab.sweeps.table import final_of, make_table, mode_of, storable, value_column
+from gradlab.sweeps.trial import Trial
 
 if TYPE_CHECKING:
     import pandas
@@ -121,7 +121,7 @@ class SweepResult:
 
     @functools.cached_property
     def table(self) -> "pandas.DataFrame":
-        """One row for each trial and seed; `gradlab.sweep.table` says what the columns are."""
+        """One row for each trial and seed; `gradlab.sweeps.table` says what the columns are."""
         return make_table(
             self.space,
             self.trials,

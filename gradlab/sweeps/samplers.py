@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from gradlab.core.check import one_of
-from gradlab.sweep.dimensions import Choice, Fixed
-from gradlab.sweep.space import Space
-from gradlab.sweep.trial import Trial
+from gradlab.sweeps.dimensions import Choice, Fixed
+from gradlab.sweeps.space import Space
+from gradlab.sweeps.trial import Trial
 
 
 def grid(space: Space, counts: int | Mapping[str, int]) -> list[Trial]:

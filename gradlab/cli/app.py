@@ -1,0 +1,151 @@
+"""The commands and their options; each imports what it needs when it is called, so that ``--help`` stays quick."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradlab.cli.terminal import Terminal, user_errors
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Train, race and sweep gradient-based optimizers from YAML files.",
+    epilog="Start with: [bold]gradlab run configs/digits_run.yaml[/bold], and [bold]gradlab run --help[/bold].",
+)
+bench_app = typer.Typer(no_args_is_help=True, help="Measure speed against optax in the same process.")
+app.add_typer(bench_app, name="bench")
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/digits_run.yaml.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY.PATH=VALUE", help="Change a value of the config; the value is YAML. May be repeated."
+    ),
+]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results [default: runs/<config name>].")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that the folder holds.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be compiled, and how many bytes it takes; train nothing.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+class Topic(StrEnum):
+    """What `gradlab list` can list."""
+
+    optimizers = "optimizers"
+    schedules = "schedules"
+    tasks = "tasks"
+    transforms = "transforms"
+
+
+@app.command()
+def run(
+    config: Config,
+    assignments: Assignments = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train one optimizer, or race several, as a config says.
+
+    [bold]Examples[/bold]
+
+    gradlab run configs/digits_run.yaml
+
+    gradlab run configs/digits_run.yaml --set optimizer.learning_rate=1e-2 --set train.epochs=5 --out runs/fast
+
+    gradlab run configs/surface_race.yaml --set task.name=himmelblau --dry-run
+    """
+    with user_errors():
+        from gradlab.cli.runs import run_config
+
+        run_config(config, assignments or [], out, overwrite=overwrite, dry_run=dry_run, terminal=Terminal(quiet))
+
+
+@app.command()
+def sweep(
+    config: Config,
+    assignments: Assignments = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train many configurations of an optimizer as lanes of one compiled program.
+
+    [bold]Examples[/bold]
+
+    gradlab sweep configs/digits_sweep.yaml
+
+    gradlab sweep configs/digits_sweep.yaml --dry-run
+
+    gradlab sweep configs/digits_sweep.yaml --set sweep.trials=16 --set 'sweep.space.optimizer.b1=[0.8, 0.9]'
+    """
+    with user_errors():
+        from gradlab.cli.sweeps import sweep_config
+
+        sweep_config(config, assignments or [], out, overwrite=overwrite, dry_run=dry_run, terminal=Terminal(quiet))
+
+
+@app.command("list")
+def list_(
+    topic: Annotated[Topic | None, typer.Argument(help="What to list [default: everything].", show_default=False)] = None,
+) -> None:
+    """List what a config can name: optimizers, schedules, tasks, transforms, with their arguments.
+
+    [bold]Example[/bold]
+
+    gradlab list schedules
+    """
+    with user_errors():
+        from gradlab.cli.listing import print_lists
+
+        print_lists([topic] if topic else list(Topic), Terminal())
+
+
+@bench_app.command()
+def speed(
+    rows: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Rows to measure, as 'step/*'. May be repeated [default: all].", show_default=False),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, and slow baselines estimated.")] = False,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each row [default: 15, or 5 with --quick].")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for speed.json and speed.csv.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure gradlab's speed as ratios to optax: medians over paired rounds in one process.
+
+    [bold]Examples[/bold]
+
+    gradlab bench speed --quick
+
+    gradlab bench speed --rows 'traces/*' --rows import --out runs/speed
+    """
+    with user_errors():
+        from gradlab.cli.bench import bench_speed
+
+        bench_speed(rows or ["*"], quick=quick, rounds=rounds, out=out, overwrite=overwrite, terminal=Terminal(quiet))
+
+
+@app.callback(invoke_without_command=True)
+def version_option(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from gradlab import __version__
+
+        typer.echo(f"gradlab {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """What the command ``gradlab`` calls."""
+    app(prog_name="gradlab")

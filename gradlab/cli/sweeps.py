@@ -1,0 +1,150 @@
+"""``gradlab sweep``: the run, its table, its warnings, its files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradlab.cli.dry_run import show_sweep
+from gradlab.cli.outputs import saved_folder, write_text
+from gradlab.cli.terminal import Terminal, duration, short
+from gradlab.config import ConfigError, Experiment, Problem, SweepConfig, load
+from gradlab.sweeps.dimensions import Choice, Dimension, Fixed, Integer, Log, OneMinus
+from gradlab.sweeps.results import SweepResult
+from gradlab.sweeps.run import SweepProgress, sweep
+
+TOP = 5  # trials in the table
+EDGE = 0.03  # the best trial lies at the edge of the space if it is within this share of a dimension
+
+
+def sweep_config(
+    path: Path, assignments: Sequence[str], out: Path | None, *, overwrite: bool, dry_run: bool, terminal: Terminal
+) -> None:
+    """What `gradlab sweep` does."""
+    with terminal.caught_warnings():
+        experiment = load(path, assignments)
+        if not isinstance(experiment.config, SweepConfig):
+            raise ConfigError([Problem(str(path), "sweep", f"missing: it says what varies; for one run: gradlab run {path}")])
+        if dry_run:
+            show_sweep(experiment.setup, terminal)
+            return
+        with saved_folder(out or experiment.out, overwrite) as folder:
+            result = _run(experiment, terminal)
+            result.save(folder)
+            write_text(folder / "config.yaml", experiment.to_yaml())
+            _draw(result, folder, terminal)
+        _report(result, folder, terminal)
+
+
+def _run(experiment: Experiment, terminal: Terminal) -> SweepResult:
+    setup, train = experiment.setup, experiment.config.train.model_dump()
+    lanes = sum(len(group) for bucket in setup.buckets for group in setup.chunks(bucket)) * len(setup.seeds)
+    what = f"{setup.task.name}, {len(setup.trials)} trials x {len(setup.seeds)} seeds"
+    with terminal.progress(what, lanes * setup.plan.steps, "lane-steps") as show:
+        return sweep(
+            setup.task,
+            setup.make,
+            setup.space,
+            trials=setup.trials,
+            seeds=setup.seeds,
+            chunk=setup.chunk,
+            progress=lambda now: show(now.done, _note(now)),
+            **train,
+        )
+
+
+def _note(now: SweepProgress) -> str:
+    bucket = f"bucket {now.bucket + 1} of {now.buckets}, " if now.buckets > 1 else ""
+    left = f"{duration(now.remaining)} left, " if now.done < now.total else ""
+    running = max(now.seconds - now.compile_seconds, 0)
+    return (
+        f"{bucket}{duration(running)} + {duration(now.compile_seconds)} compiling, {left}best {now.metric} {short(now.best)}"
+    )
+
+
+def _draw(result: SweepResult, folder: Path, terminal: Terminal) -> None:
+    from gradlab.plots import heat_map, learning_curves, save_figure, sensitivity
+
+    if not (result.summary()["diverged"] == 0).any():
+        terminal.warn("every trial diverged, so there is nothing to draw: lower the learning rates, or clip the gradients")
+        return
+    names = _by_importance(result)
+    save_figure(learning_curves(result), folder / "learning_curves.png")
+    if names:
+        save_figure(sensitivity(result, names[0]), folder / "sensitivity.png")
+    if len(names) > 1:
+        save_figure(heat_map(result, *names[:2]), folder / "heat_map.png")
+
+
+def _by_importance(result: SweepResult) -> list[str]:
+    """The numbers that vary, learning rates first."""
+    numbers = [name for name in result.space.varying if result.space[name].dynamic]
+    return sorted(numbers, key=lambda name: "learning_rate" not in name)
+
+
+def _report(result: SweepResult, folder: Path, terminal: Terminal) -> None:
+    seconds = f"{duration(result.run_seconds.sum())}, and {duration(result.compile_seconds.sum())} compiling"
+    runs = len(result.trials) * len(result.seeds)
+    terminal.say(f"{runs} runs of {result.steps} steps in {seconds}; diverged: {int((result.diverged_at >= 0).sum())}")
+    if (result.summary()["diverged"] == 0).any():
+        best = result.top(TOP)
+        metrics = [result.main_metric, *(name for name in result.metrics if name != result.main_metric)]
+        summaries = {metric: result.summary(metric).set_index("uid") for metric in metrics}
+        rows = [
+            [rank + 1, *(_cell(row[name]) for name in result.space.varying)]
+            + [_with_spread(summaries[metric].loc[row["uid"]]) for metric in metrics]
+            + [row["uid"]]
+            for rank, (_, row) in enumerate(best.iterrows())
+        ]
+        over = f"mean ± std of {len(result.seeds)} seeds" if len(result.seeds) > 1 else "one seed"
+        terminal.table(f"The {len(best)} best trials by {result.main_metric}, {over}", ["", *result.space.varying, *metrics, "uid"], rows)
+        for warning in edge_warnings(result):
+            terminal.warn(warning)
+    terminal.say(f"results in {folder}: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
+
+
+def _cell(value: Any) -> str:
+    return short(value) if isinstance(value, float) else str(value)
+
+
+def _with_spread(row: Any) -> str:
+    return short(row["mean"]) + (f" ± {row['std']:.2g}" if np.isfinite(row["std"]) else "")
+
+
+def edge_warnings(result: SweepResult) -> list[str]:
+    """For each number of the space in which the best trial lies at an end: a better one may lie outside."""
+    best = result.best().iloc[0]
+    found = []
+    for name in result.space.varying:
+        dimension, value = result.space[name], best[name]
+        place = place_in(dimension, value)
+        if place is not None and not EDGE <= place <= 1 - EDGE:
+            low, high = sorted((dimension.grid(2)[0], dimension.grid(2)[-1]))
+            found.append(
+                f"the best trial lies at the edge of the space: {name} = {short(value)}, of {short(low)} to {short(high)}; "
+                "widen it there"
+            )
+    return found
+
+
+def place_in(dimension: Dimension, value: Any) -> float | None:
+    """Where a number lies between the ends of its dimension, 0 to 1; None if it has no ends.
+
+    >>> from gradlab.sweeps.dimensions import log
+    >>> place_in(log(1e-4, 1e-2), 1e-3)
+    0.5
+    """
+    if isinstance(dimension, OneMinus):
+        return place_in(dimension.inner, 1 - value)
+    if isinstance(dimension, Fixed) or not dimension.dynamic:
+        return None
+    if isinstance(dimension, Choice):
+        if len(dimension.values) < 3:
+            return None
+        low, high = min(dimension.values), max(dimension.values)
+    else:
+        low, high = dimension.low, dimension.high
+    if isinstance(dimension, Log) or (isinstance(dimension, Integer) and dimension.log):
+        low, high, value = np.log((low, high, value))
+    return float((value - low) / (high - low)) if high > low else None

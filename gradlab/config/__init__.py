@@ -1,0 +1,7 @@
+"""YAML files as checked experiments: every error at once, with its file, its dotted path and a suggestion."""
+
+from gradlab.config.errors import ConfigError, Problem
+from gradlab.config.load import Experiment, load
+from gradlab.config.schema import RaceConfig, RunConfig, SweepConfig
+
+__all__ = ["ConfigError", "Experiment", "Problem", "RaceConfig", "RunConfig", "SweepConfig", "load"]

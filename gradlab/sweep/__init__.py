@@ -1,1 +1,0 @@
-"""Many runs as lanes of one program."""
