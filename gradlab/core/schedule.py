@@ -89,7 +89,7 @@ class CountFunction:
     function: Callable
 
     @property
-    def __qualname__(self) -> str:
+    def name(self) -> str:
         return getattr(self.function, "__qualname__", type(self.function).__name__)
 
     def __call__(self, *args, **kwargs):

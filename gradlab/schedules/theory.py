@@ -14,7 +14,7 @@ import numpy as np
 
 from gradlab.core import schedule as core
 from gradlab.core.rule import Rule
-from gradlab.core.schedule import Schedule, as_schedule
+from gradlab.core.schedule import CountFunction, Schedule, as_schedule
 from gradlab.schedules import anytime, cycles, decay, piecewise, warmup
 
 
@@ -87,7 +87,7 @@ def _tail(value: Any) -> _Tail:
     if not isinstance(value, Schedule):
         return _Tail(_number(value))
     rule, values = value.value_at.func, value.value_at.keywords
-    function = rule.function if isinstance(rule, Rule) else rule
+    function = rule.function if isinstance(rule, Rule | CountFunction) else rule
     if function in _ENDING:
         jax.tree.map(_number, values)
         return _Tail(float(value(math.inf)))
