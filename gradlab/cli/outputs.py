@@ -26,9 +26,14 @@ def saved_folder(out: Path, overwrite: bool) -> Iterator[Path]:
         raise
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file."""
+    write_atomically(path, lambda file: file.write(content))
+
+
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    """Writes a text file in UTF-8."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

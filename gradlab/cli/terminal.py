@@ -1,9 +1,10 @@
 """Where commands write: results to the standard output, progress, warnings and errors to the standard error."""
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -66,34 +67,34 @@ class Terminal:
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Turns what a user can mend into a message and exit code 2, and Ctrl-C into exit code 130."""
-    from gradlab.config import ConfigError
-
     try:
         yield
-    except (ConfigError, OSError, ModuleNotFoundError) as error:
-        notes = getattr(error, "__notes__", [])
-        _complain("\n".join([str(error), *notes]))
-        raise typer.Exit(USER_ERROR) from error
+    except (OSError, ModuleNotFoundError) as error:
+        _fail("\n".join([str(error), *getattr(error, "__notes__", [])]), USER_ERROR)
+    except ValueError as error:
+        from gradlab.config import ConfigError
+
+        if not isinstance(error, ConfigError):
+            raise
+        _fail(str(error), USER_ERROR)
     except KeyboardInterrupt:
-        _complain("interrupted: files are whole or absent, and nothing of this run was saved")
-        raise typer.Exit(INTERRUPTED) from None
+        _fail("interrupted: nothing of this run was saved", INTERRUPTED)
 
 
-def _complain(text: str) -> None:
+def _fail(text: str, code: int) -> NoReturn:
     Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code) from None
 
 
 def amount_of_bytes(count: float) -> str:
     """Bytes for reading.
 
-    >>> amount_of_bytes(999), amount_of_bytes(36_136), amount_of_bytes(2.5e9)
-    ('999 B', '36.1 kB', '2.50 GB')
+    >>> amount_of_bytes(999), amount_of_bytes(36_136), amount_of_bytes(2.5e12)
+    ('999 B', '36.1 kB', '2500.0 GB')
     """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}" if count >= 1000 else f"{count:#.3g} {unit}"
-        count /= 1000
-    raise AssertionError
+    units = ["B", "kB", "MB", "GB"]
+    power = min(int(math.log10(max(count, 1))) // 3, len(units) - 1)
+    return f"{count / 1000**power:.{min(power, 1)}f} {units[power]}"
 
 
 def duration(seconds: float) -> str:

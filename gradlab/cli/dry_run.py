@@ -1,0 +1,110 @@
+"""``--dry-run``: what would be compiled, and the memory it takes; nothing is trained."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradlab.cli.terminal import Terminal, amount_of_bytes
+from gradlab.config import Experiment
+from gradlab.core.transform import Transform
+from gradlab.core.values import describe
+from gradlab.sweeps import lanes
+from gradlab.sweeps.run import Setup
+from gradlab.sweeps.space import Bucket
+from gradlab.training import loop
+from gradlab.training.batches import check_batches, make_feed, num_examples
+from gradlab.training.step import start
+from gradlab.training.stop import check_rules
+
+
+def bytes_of(tree: Any) -> int:
+    """The bytes of a tree of arrays or of their shapes.
+
+    >>> bytes_of({'w': jax.ShapeDtypeStruct((3, 5), jnp.float32)})
+    60
+    """
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def segment_lengths(steps: int, segment: int) -> list[int]:
+    """The different lengths of segments, each a compiled program.
+
+    >>> segment_lengths(100, 5), segment_lengths(10, 4)
+    ([5], [4, 2])
+    """
+    return [segment, steps % segment] if steps % segment else [segment]
+
+
+def _program_bytes(compiled: Any) -> str:
+    """What a compiled program holds at once: its arguments and results, which share memory where they can, and scratch."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return "unknown on this device"
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return amount_of_bytes(held + memory.temp_size_in_bytes)
+
+
+def show_runs(experiment: Experiment, recipes: Mapping[str, Transform], terminal: Terminal) -> None:
+    """Prints the programs of one run, or of each optimizer of a race."""
+    task, train = experiment.task, experiment.config.train
+    batch_size, sampling = check_batches(task.train, train.batch_size, train.sampling, train.accumulate)
+    steps = loop.resolve_steps(train.steps, train.epochs, num_examples(task.train), batch_size)
+    lengths = segment_lengths(steps, min(steps, train.eval_every or max(1, -(-steps // 20))))
+    settings = loop.Settings(batch_size, sampling, train.accumulate, trajectory=False)
+    rules, _ = check_rules(train.stop.rules())
+    key = jax.random.key(0)
+    feed = jax.eval_shape(lambda key: make_feed(task.train, key), key)
+    rows = []
+    for label, tx in recipes.items():
+        run = jax.eval_shape(start, task, tx, key)
+        program = loop._segment.lower(task, tx, run, feed, key, jnp.int32(0), rules, lengths[0], settings).compile()
+        rows.append([label, len(lengths), *map(amount_of_bytes, map(bytes_of, (run.params, run.opt_state))), _program_bytes(program)])
+    terminal.say(
+        f"{task.name}: {task.num_params:,} parameters, {task.num_examples:,} examples ({amount_of_bytes(bytes_of(task.train))}); "
+        f"{steps:,} steps in segments of {lengths[0]}"
+    )
+    for label, tx in recipes.items():
+        terminal.say(f"\n{label}:\n" + "\n".join(f"  {line}" for line in describe(tx).splitlines()))
+    terminal.say("")
+    terminal.table("Nothing was trained", ["optimizer", "compiled programs", "parameters", "optimizer state", "one segment"], rows)
+
+
+def show_sweep(setup: Setup, terminal: Terminal) -> None:
+    """Prints buckets, chunks, lanes and the memory of each bucket's program."""
+    task, plan, seeds = setup.task, setup.plan, len(setup.seeds)
+    lengths = segment_lengths(plan.steps, plan.segment)
+    rows = []
+    for number, bucket in enumerate(setup.buckets):
+        chunks = setup.chunks(bucket)
+        state, program = _lane_program(setup, bucket)
+        count = len(chunks[0]) * seeds
+        rows.append(
+            [
+                number,
+                ", ".join(f"{name}={value}" for name, value in bucket.structure.items()) or "-",
+                len(bucket.trials),
+                len(chunks),
+                count,
+                len(lengths),
+                amount_of_bytes(bytes_of(state.runs) / count),
+                _program_bytes(program),
+            ]
+        )
+    runs = len(setup.trials) * seeds
+    terminal.say(
+        f"{task.name}: {task.num_params:,} parameters, {task.num_examples:,} examples ({amount_of_bytes(bytes_of(task.train))})\n"
+        f"{len(setup.trials)} trials x {seeds} seeds = {runs:,} runs of {plan.steps:,} steps in segments of {plan.segment}: "
+        f"{runs * plan.steps:,} steps in all\n"
+    )
+    columns = ["bucket", "structure", "trials", "chunks", "lanes a chunk", "compiled programs", "state a lane", "one segment"]
+    terminal.table("Nothing was trained", columns, rows, left=2)
+
+
+def _lane_program(setup: Setup, bucket: Bucket) -> tuple[Any, Any]:
+    group = setup.lanes(setup.chunks(bucket)[0])
+    keys = jax.vmap(jax.random.key)(jnp.asarray(setup.seeds, dtype=jnp.uint32))
+    state = jax.eval_shape(lanes._start, setup.task, group, keys)
+    lowered = lanes._segment.lower(setup.task, group, state, keys, jnp.int32(0), setup.plan.segment, setup.plan)
+    return state, lowered.compile()

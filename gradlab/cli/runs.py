@@ -1,0 +1,157 @@
+"""``gradlab run``: one optimizer, or a race of several."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradlab.cli import outputs
+from gradlab.cli.dry_run import show_runs
+from gradlab.cli.landscape import Landscape, landscape_of
+from gradlab.cli.terminal import Terminal, duration, short
+from gradlab.config import ConfigError, Experiment, Problem, RaceConfig, SweepConfig, load
+from gradlab.core.transform import Transform
+from gradlab.core.values import describe, hyperparams
+from gradlab.sweeps.clock import compile_seconds
+from gradlab.sweeps.provenance import provenance
+from gradlab.sweeps.table import mode_of
+from gradlab.training.checkpoint import params_to_bytes
+from gradlab.training.loop import History, Progress, fit
+
+
+def run_config(
+    path: Path, assignments: Sequence[str], out: Path | None, *, overwrite: bool, dry_run: bool, terminal: Terminal
+) -> None:
+    """What `gradlab run` does."""
+    with terminal.caught_warnings():
+        experiment = load(path, assignments)
+        if isinstance(experiment.config, SweepConfig):
+            raise ConfigError([Problem(str(path), "sweep", f"`gradlab run` runs no sweep; type: gradlab sweep {path}")])
+        recipes = _recipes(experiment)
+        if dry_run:
+            show_runs(experiment, recipes, terminal)
+            return
+        landscape = landscape_of(experiment.config.task)
+        save = _save_race if isinstance(experiment.config, RaceConfig) else _save_run
+        with outputs.saved_folder(out or experiment.out, overwrite) as folder:
+            histories = {label: _fit(experiment, label, tx, landscape, terminal) for label, tx in recipes.items()}
+            save(folder, histories, landscape)
+            outputs.write_json(folder / "resolved.json", _resolved(experiment, recipes, histories))
+            outputs.write_text(folder / "config.yaml", experiment.to_yaml())
+        _report(experiment, histories, folder, terminal)
+
+
+def _recipes(experiment: Experiment) -> dict[str, Transform]:
+    config = experiment.config
+    if isinstance(config, RaceConfig):
+        return {label: recipe() for label, recipe in config.recipes.items()}
+    return {config.optimizer["name"]: config.recipe()}
+
+
+def _fit(
+    experiment: Experiment, label: str, tx: Transform, landscape: Landscape | None, terminal: Terminal
+) -> History:
+    task, train = experiment.task, experiment.config.train.arguments()
+    steps = train["steps"] or train["epochs"] * (task.num_examples // (train["batch_size"] or task.num_examples))
+    compiled = compile_seconds()
+    with terminal.progress(f"{task.name}, {label}", steps, "steps") as show:
+        note = functools.partial(_note, compiled=compiled)
+        return fit(
+            task,
+            tx,
+            key=experiment.config.seed,
+            trajectory=landscape is not None,
+            progress=lambda now: show(now.step, note(now)),
+            **train,
+        )
+
+
+def _note(now: Progress, compiled: float) -> str:
+    compiling = compile_seconds() - compiled
+    running = max(now.seconds - compiling, 0)
+    left = f"{duration(running * (now.steps - now.step) / now.step)} left, " if now.step < now.steps else ""
+    metrics = ", ".join(f"{name} {short(value)}" for name, value in now.metrics.items())
+    return f"{duration(running)} + {duration(compiling)} compiling, {left}{metrics}"
+
+
+def _save_run(folder: Path, histories: Mapping[str, History], landscape: Landscape | None) -> None:
+    from gradlab.plots import history as draw
+    from gradlab.plots import save_figure
+
+    (history,) = histories.values()
+    outputs.write_table(folder / "history.csv", *outputs.history_rows(history))
+    outputs.write_arrays(folder / "curves.npz", outputs.history_arrays(history))
+    outputs.write_bytes(folder / "params.msgpack", params_to_bytes(history.params))
+    save_figure(draw(history), folder / "history.png")
+    if landscape is not None:
+        save_figure(landscape.draw({label: run.trajectory for label, run in histories.items()}), folder / "trajectory.png")
+
+
+def _save_race(folder: Path, histories: Mapping[str, History], landscape: Landscape | None) -> None:
+    from gradlab.plots import race, save_figure
+
+    columns, _ = outputs.history_rows(next(iter(histories.values())))
+    rows = [[label, *row] for label, run in histories.items() for row in outputs.history_rows(run)[1]]
+    outputs.write_table(folder / "history.csv", ["optimizer", *columns], rows)
+    arrays = {f"{label}/{name}": array for label, run in histories.items() for name, array in outputs.history_arrays(run).items()}
+    outputs.write_arrays(folder / "curves.npz", arrays)
+    if landscape is None:
+        longest = max(histories.values(), key=lambda run: len(run.eval_step))
+        curves = {label: _padded(run.metrics["loss"], len(longest.eval_step)) for label, run in histories.items()}
+        save_figure(race(curves, step=longest.eval_step, ylabel="evaluated loss"), folder / "race.png")
+        return
+    heights = {label: run.loss - landscape.lowest for label, run in histories.items()}
+    save_figure(race(heights, ylabel=landscape.height_name), folder / "race.png")
+    save_figure(landscape.draw({label: run.trajectory for label, run in histories.items()}), folder / "trajectories.png")
+
+
+def _padded(values: np.ndarray, length: int) -> np.ndarray:
+    return np.concatenate([values, np.full(length - len(values), np.nan)])
+
+
+def _resolved(experiment: Experiment, recipes: Mapping[str, Transform], histories: Mapping[str, History]) -> dict[str, Any]:
+    task = experiment.task
+    runs = {
+        label: {
+            "optimizer": describe(recipes[label]).splitlines(),
+            "hyperparameters": {name: np.asarray(value).tolist() for name, value in hyperparams(recipes[label]).items()},
+            "steps": run.steps,
+            "ended": run.reason,
+            "seconds": run.seconds,
+            "final": run.final,
+        }
+        for label, run in histories.items()
+    }
+    facts = {"name": task.name, "parameters": task.num_params, "examples": task.num_examples, **dict(task.facts)}
+    return {"task": facts, "runs": runs, "device": jax.devices()[0].device_kind, **provenance()}
+
+
+def _report(experiment: Experiment, histories: Mapping[str, History], folder: Path, terminal: Terminal) -> None:
+    task = experiment.task
+    data = "validation" if task.valid is not None else "training" if task.train is not None else "the surface"
+    names = list(next(iter(histories.values())).metrics)
+    rows = [
+        [label, run.steps, _ending(run), duration(run.seconds), *(cell for name in names for cell in _cells(run, name))]
+        for label, run in histories.items()
+    ]
+    columns = ["optimizer", "ended by", "steps", "time", *(f"{which}{name}" for name in names for which in ("", "best "))]
+    rows = [[label, ending, steps, *rest] for label, steps, ending, *rest in rows]
+    terminal.table(f"{task.name}, {task.num_params:,} parameters; metrics on {data}", columns, rows, left=2)
+    terminal.say(f"results in {folder}: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
+
+
+def _ending(run: History) -> str:
+    return f"diverged after {run.steps - 1}" if run.reason == "diverged" else run.reason
+
+
+def _cells(run: History, name: str) -> list[str]:
+    """The last value of a metric, and the best with its step."""
+    values = run.metrics[name]
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return [short(values[-1]), "-"]
+    best = finite.max() if mode_of(name) == "max" else finite.min()
+    return [short(values[-1]), f"{short(best)} at {run.eval_step[int((values == best).argmax())]}"]
