@@ -1,6 +1,5 @@
 """``gradlab bench speed``: how long things take, as ratios to optax in the same process."""
 
-import contextlib
 import csv
 import dataclasses
 import fnmatch
@@ -75,7 +74,7 @@ def run(
       progress: called with the index of a row, the number of rows and the row's name, before it is measured.
 
     Raises:
-      ValueError: less than one round, a pattern that matches no row, or no pattern.
+      ValueError: less than one round, a pattern that matches no row, no pattern, or a device that jax lacks.
 
     >>> report = run('traces/tiny', trees={'tiny': {'w': (2, 3)}})
     >>> [(row.name, row.gradlab, row.optax, row.met) for row in report.rows]
@@ -86,14 +85,23 @@ def run(
     selected = _select(
         cases(quick=quick, trees=trees, make_sweep=make_sweep), [rows] if isinstance(rows, str) else rows
     )
-    place = jax.default_device(jax.devices(device)[0]) if device else contextlib.nullcontext()
-    with place:
+    with jax.default_device(_first_device(device)):
         facts, measured_rows = machine_facts(), []
         for index, case in enumerate(selected):
             if progress is not None:
                 progress(index, len(selected), case.name)
             measured_rows.append(measured(case, rounds))
     return Report(facts, measured_rows)
+
+
+def _first_device(platform: str | None) -> jax.Device | None:
+    try:
+        return jax.devices(platform)[0] if platform else None
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={platform!r} is no platform that jax can use here ({error}); leave it out for "
+            f"{jax.default_backend()!r}"
+        ) from None
 
 
 def _select(known: list[Case], patterns: Iterable[str]) -> list[Case]:

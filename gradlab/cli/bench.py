@@ -33,13 +33,13 @@ def bench_speed(
 def _measure(
     patterns: Sequence[str], count: int, quick: bool, rounds: int | None, terminal: Terminal
 ) -> speed.Report:
-    with terminal.progress("bench speed", count, "rows") as show:
+    with terminal.progress("bench speed", count) as show:
         report = speed.run(patterns, quick=quick, rounds=rounds, progress=lambda index, _, name: show(index, name))
         show(count, "")
     machine = report.machine
     terminal.say(f"{machine['cpu']}, {machine['cores']} cores (load {machine['load']}), {machine['device']}")
     columns = ["row", "what", "goal", "gradlab", "optax", "ratio (quartiles)", "at most", "torch", "ratio to torch"]
-    terminal.table("Medians over paired rounds; a ratio below 1 favours gradlab", columns, [_cells(row) for row in report.rows], left=3)
+    terminal.table("Medians over paired rounds; a ratio below 1 favours gradlab", columns, [_cells(row) for row in report.rows], words=3)
     return report
 
 

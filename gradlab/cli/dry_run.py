@@ -99,7 +99,7 @@ def show_sweep(setup: Setup, terminal: Terminal) -> None:
         f"{runs * plan.steps:,} steps in all\n"
     )
     columns = ["bucket", "structure", "trials", "chunks", "lanes a chunk", "compiled programs", "state a lane", "one segment"]
-    terminal.table("Nothing was trained", columns, rows, left=2)
+    terminal.table("Nothing was trained", columns, rows, words=2)
 
 
 def _lane_program(setup: Setup, bucket: Bucket) -> tuple[Any, Any]:

@@ -22,7 +22,7 @@ def print_lists(topics: Sequence[str], terminal: Terminal) -> None:
     for topic in topics:
         registry = REGISTRIES[topic]
         rows = [[name, arguments_in_words(factory), first_line(factory)] for name, factory in registry.items()]
-        terminal.table(f"{len(rows)} {topic}", ["name", "arguments", ""], rows, left=3)
+        terminal.table(f"{len(rows)} {topic}", ["name", "arguments", ""], rows, words=3)
         terminal.say("")
 
 

@@ -57,7 +57,7 @@ def _fit(
     task, train = experiment.task, experiment.config.train.arguments()
     steps = train["steps"] or train["epochs"] * (task.num_examples // (train["batch_size"] or task.num_examples))
     compiled = compile_seconds()
-    with terminal.progress(f"{task.name}, {label}", steps, "steps") as show:
+    with terminal.progress(label, steps) as show:
         note = functools.partial(_note, compiled=compiled)
         return fit(
             task,
@@ -131,20 +131,20 @@ def _resolved(experiment: Experiment, recipes: Mapping[str, Transform], historie
 
 def _report(experiment: Experiment, histories: Mapping[str, History], folder: Path, terminal: Terminal) -> None:
     task = experiment.task
-    data = "validation" if task.valid is not None else "training" if task.train is not None else "the surface"
-    names = list(next(iter(histories.values())).metrics)
+    data = "validation data" if task.valid is not None else "training data" if task.train is not None else "surface"
+    names = sorted(next(iter(histories.values())).metrics, key=lambda name: name != "loss")
     rows = [
-        [label, run.steps, _ending(run), duration(run.seconds), *(cell for name in names for cell in _cells(run, name))]
+        [label, _ending(run), run.steps, duration(run.seconds), *(cell for name in names for cell in _cells(run, name))]
         for label, run in histories.items()
     ]
-    columns = ["optimizer", "ended by", "steps", "time", *(f"{which}{name}" for name in names for which in ("", "best "))]
-    rows = [[label, ending, steps, *rest] for label, steps, ending, *rest in rows]
-    terminal.table(f"{task.name}, {task.num_params:,} parameters; metrics on {data}", columns, rows, left=2)
-    terminal.say(f"results in {folder}: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
+    metrics = [heading for name in names for heading in (name, f"best {name}")]
+    title = f"{task.name}: {task.num_params:,} parameters, metrics on the {data}"
+    terminal.table(title, ["optimizer", "ended by", "steps", "time", *metrics], rows, words=2)
+    terminal.say(f"\nresults in {folder}: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
 
 
 def _ending(run: History) -> str:
-    return f"diverged after {run.steps - 1}" if run.reason == "diverged" else run.reason
+    return "divergence" if run.reason == "diverged" else run.reason
 
 
 def _cells(run: History, name: str) -> list[str]:

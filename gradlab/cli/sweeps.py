@@ -8,7 +8,7 @@ import numpy as np
 
 from gradlab.cli.dry_run import show_sweep
 from gradlab.cli.outputs import saved_folder, write_text
-from gradlab.cli.terminal import Terminal, duration, short
+from gradlab.cli.terminal import Terminal, duration, headings, short
 from gradlab.config import ConfigError, Experiment, Problem, SweepConfig, load
 from gradlab.sweeps.dimensions import Choice, Dimension, Fixed, Integer, Log, OneMinus
 from gradlab.sweeps.results import SweepResult
@@ -40,8 +40,7 @@ def sweep_config(
 def _run(experiment: Experiment, terminal: Terminal) -> SweepResult:
     setup, train = experiment.setup, experiment.config.train.model_dump()
     lanes = sum(len(group) for bucket in setup.buckets for group in setup.chunks(bucket)) * len(setup.seeds)
-    what = f"{setup.task.name}, {len(setup.trials)} trials x {len(setup.seeds)} seeds"
-    with terminal.progress(what, lanes * setup.plan.steps, "lane-steps") as show:
+    with terminal.progress(setup.task.name, lanes * setup.plan.steps) as show:
         return sweep(
             setup.task,
             setup.make,
@@ -84,32 +83,33 @@ def _by_importance(result: SweepResult) -> list[str]:
 
 
 def _report(result: SweepResult, folder: Path, terminal: Terminal) -> None:
-    seconds = f"{duration(result.run_seconds.sum())}, and {duration(result.compile_seconds.sum())} compiling"
-    runs = len(result.trials) * len(result.seeds)
-    terminal.say(f"{runs} runs of {result.steps} steps in {seconds}; diverged: {int((result.diverged_at >= 0).sum())}")
+    runs, diverged = len(result.trials) * len(result.seeds), int((result.diverged_at >= 0).sum())
+    seconds = f"{duration(result.run_seconds.sum())} and {duration(result.compile_seconds.sum())} of compiling"
+    terminal.say(f"{runs:,} runs of {result.steps:,} steps in {seconds}; {diverged} diverged\n")
     if (result.summary()["diverged"] == 0).any():
-        best = result.top(TOP)
-        metrics = [result.main_metric, *(name for name in result.metrics if name != result.main_metric)]
-        summaries = {metric: result.summary(metric).set_index("uid") for metric in metrics}
-        rows = [
-            [rank + 1, *(_cell(row[name]) for name in result.space.varying)]
-            + [_with_spread(summaries[metric].loc[row["uid"]]) for metric in metrics]
-            + [row["uid"]]
-            for rank, (_, row) in enumerate(best.iterrows())
-        ]
-        over = f"mean ± std of {len(result.seeds)} seeds" if len(result.seeds) > 1 else "one seed"
-        terminal.table(f"The {len(best)} best trials by {result.main_metric}, {over}", ["", *result.space.varying, *metrics, "uid"], rows)
+        _print_best(result, terminal)
         for warning in edge_warnings(result):
             terminal.warn(warning)
-    terminal.say(f"results in {folder}: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
+    terminal.say(f"\nresults in {folder}: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
 
 
-def _cell(value: Any) -> str:
-    return short(value) if isinstance(value, float) else str(value)
+def _print_best(result: SweepResult, terminal: Terminal) -> None:
+    best, names = result.top(TOP), result.space.varying
+    metrics = sorted(result.metrics, key=lambda name: name != result.main_metric)
+    final = {metric: result.summary(metric).set_index("uid") for metric in metrics}
+    rows = [
+        [rank + 1, *(short(row[name]) for name in names)]
+        + [_with_spread(final[metric].loc[row["uid"]]) for metric in metrics]
+        + [row["uid"]]
+        for rank, (_, row) in enumerate(best.iterrows())
+    ]
+    seeds = f"mean ± std of {len(result.seeds)} seeds" if len(result.seeds) > 1 else "one seed"
+    title = f"The {len(best)} best of {len(result.trials)} trials; final values, {seeds}"
+    terminal.table(title, ["", *headings([*names, *metrics]), "trial"], rows)
 
 
 def _with_spread(row: Any) -> str:
-    return short(row["mean"]) + (f" ± {row['std']:.2g}" if np.isfinite(row["std"]) else "")
+    return short(float(row["mean"])) + (f" ± {row['std']:.2g}" if np.isfinite(row["std"]) else "")
 
 
 def edge_warnings(result: SweepResult) -> list[str]:

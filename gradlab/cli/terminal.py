@@ -3,15 +3,18 @@
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, INTERRUPTED = 2, 130  # exit codes
+NO_BREAK = "\N{NO-BREAK SPACE}"
+WIDE = 100  # columns that leave room for a bar
 
 Show = Callable[[int, str], None]  # how much is done, and a note
 
@@ -32,26 +35,28 @@ class Terminal:
         """Prints a warning."""
         self.notes.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
-    def table(self, title: str, columns: list[str], rows: list[list[Any]], left: int = 1) -> None:
-        """Prints a table whose first ``left`` columns are words and whose others are numbers."""
-        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], words: int = 1) -> None:
+        """Prints a table whose first ``words`` columns are words, and whose others are numbers that stay on one line."""
+        table = Table(title=Text(title, style="bold"), title_justify="left", header_style="bold", box=None, pad_edge=False)
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index < left else "right", overflow="fold")
+            table.add_column(Text(column), justify="left" if index < words else "right", overflow="fold")
         for row in rows:
-            table.add_row(*(str(cell).replace("[", r"\[") for cell in row))
+            cells = (str(cell) for cell in row)
+            table.add_row(*(Text(cell if index < words else cell.replace(" ", NO_BREAK)) for index, cell in enumerate(cells)))
         self.results.print(table)
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int, unit: str) -> Iterator[Show]:
-        """A bar to ``total`` units; the function that it yields moves it."""
-        bar = Progress(
+    def progress(self, what: str, total: int) -> Iterator[Show]:
+        """A bar to ``total``; the function that it yields moves it."""
+        columns = [
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
             TextColumn("{task.fields[note]}", markup=False, style="dim"),
-            console=self.notes,
-            disable=self.quiet,
-        )
+        ]
+        if self.notes.width < WIDE:
+            del columns[1]
+        bar = Progress(*columns, console=self.notes, disable=self.quiet)
         with bar:
             task = bar.add_task(what, total=total, note="compiling")
             yield lambda done, note: bar.update(task, completed=done, note=note)
@@ -109,10 +114,21 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def short(value: float) -> str:
-    """Four significant digits.
+def short(value: Any) -> str:
+    """A number in four significant digits, anything else as it is.
 
-    >>> short(0.00123456), short(12345.6)
-    ('0.001235', '1.235e+04')
+    >>> short(0.00123456), short(0.99987), short(True)
+    ('0.001235', '0.9999', 'True')
     """
-    return f"{value:.4g}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def headings(names: Sequence[str]) -> list[str]:
+    """The last parts of dotted names as words, where these differ.
+
+    >>> headings(['optimizer.learning_rate', 'valid_loss']), headings(['task.l2', 'after.l2'])
+    (['learning rate', 'validation loss'], ['task.l2', 'after.l2'])
+    """
+    last = [name.rpartition(".")[2] for name in names]
+    words = [name.replace("valid_", "validation_").replace("_", " ") for name in last]
+    return [word if last.count(part) == 1 else name for word, part, name in zip(words, last, names, strict=True)]

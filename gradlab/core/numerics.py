@@ -13,6 +13,7 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x * x
 
 
+@jax.jit
 def debias(decay: jax.Array, count: jax.Array) -> jax.Array:
     """``1 - decay**count``: the total weight of an average of ``count`` terms that started at zero.
 

@@ -115,6 +115,8 @@ def test_bad_requests_say_what_exists():
         run([], trees=TREES)
     with pytest.raises(ValueError, match="`rounds` must be >= 1"):
         run("traces/tiny", trees=TREES, rounds=0)
+    with pytest.raises(ValueError, match="device='abacus' is no platform that jax can use here"):
+        run("traces/tiny", trees=TREES, device="abacus")
 
 
 def test_a_report_without_optional_numbers_still_has_every_column():
