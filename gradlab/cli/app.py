@@ -26,7 +26,9 @@ Assignments = Annotated[
         "--set", metavar="KEY.PATH=VALUE", help="Change a value of the config; the value is YAML. May be repeated."
     ),
 ]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results; runs/<config name> if not given.")]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of the results; runs/<config name> if not given.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that the folder holds.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be compiled, and how many bytes it takes; train nothing.")
@@ -95,7 +97,9 @@ def sweep(
 
 @app.command("list")
 def list_(
-    topic: Annotated[Topic | None, typer.Argument(help="What to list; everything if not given.", show_default=False)] = None,
+    topic: Annotated[
+        Topic | None, typer.Argument(help="What to list; everything if not given.", show_default=False)
+    ] = None,
 ) -> None:
     """List what a config can name: optimizers, schedules, tasks, transforms, with their arguments.
 
@@ -113,10 +117,16 @@ def list_(
 def speed(
     rows: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Rows to measure, as 'step/*'. May be repeated; all rows if not given.", show_default=False),
+        typer.Option(
+            metavar="PATTERN",
+            help="Rows to measure, as 'step/*'. May be repeated; all rows if not given.",
+            show_default=False,
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, and slow baselines estimated.")] = False,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each row; 15 if not given, 5 with --quick.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Rounds of each row; 15 if not given, 5 with --quick.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for speed.json and speed.csv.")] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -144,4 +154,3 @@ def version_option(
 
         typer.echo(f"gradlab {__version__}")
         raise typer.Exit
-

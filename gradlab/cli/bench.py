@@ -30,27 +30,30 @@ def bench_speed(
     terminal.say(f"results in {folder}: speed.csv, speed.json")
 
 
-def _measure(
-    patterns: Sequence[str], count: int, quick: bool, rounds: int | None, terminal: Terminal
-) -> speed.Report:
+def _measure(patterns: Sequence[str], count: int, quick: bool, rounds: int | None, terminal: Terminal) -> speed.Report:
     with terminal.progress("bench speed", count) as show:
         report = speed.run(patterns, quick=quick, rounds=rounds, progress=lambda index, _, name: show(index, name))
         show(count, "")
     machine = report.machine
     terminal.say(f"{machine['cpu']}, {machine['cores']} cores (load {machine['load']}), {machine['device']}")
-    columns = ["row", "what", "goal", "gradlab", "optax", "ratio (quartiles)", "at most", "torch", "ratio to torch"]
-    terminal.table("Medians over paired rounds; a ratio below 1 favours gradlab", columns, [_cells(row) for row in report.rows], words=3)
+    with_torch = any(row.torch_ratio for row in report.rows)
+    columns = [
+        "row",
+        "gradlab",
+        "optax",
+        "ratio (quartiles)",
+        "goal",
+        *(["torch", "ratio to torch"] if with_torch else []),
+    ]
+    title = "Medians over paired rounds; a ratio below 1 favours gradlab"
+    terminal.table(title, columns, [_cells(row)[: len(columns)] for row in report.rows])
     return report
 
 
 def _cells(row: Row) -> list[str]:
-    goal = {True: "met", False: "missed", None: ""}[row.met]
-    limit = "" if row.at_most is None else short(row.at_most)
-    torch = "" if row.torch is None else quantity(row.torch, row.unit)
-    return [
-        row.name, row.what, goal, quantity(row.gradlab, row.unit), quantity(row.optax, row.unit),
-        _spread(row.ratio), limit, torch, _spread(row.torch_ratio) if row.torch_ratio else "",
-    ]  # fmt: skip
+    goal = "" if row.met is None else f"{short(row.at_most)} {'met' if row.met else 'missed'}"
+    cells = [row.name, quantity(row.gradlab, row.unit), quantity(row.optax, row.unit), _spread(row.ratio), goal]
+    return cells + ([quantity(row.torch, row.unit), _spread(row.torch_ratio)] if row.torch_ratio else ["", ""])
 
 
 def _spread(ratio: Ratio) -> str:

@@ -60,7 +60,14 @@ def show_runs(experiment: Experiment, recipes: Mapping[str, Transform], terminal
     for label, tx in recipes.items():
         run = jax.eval_shape(start, task, tx, key)
         program = loop._segment.lower(task, tx, run, feed, key, jnp.int32(0), rules, lengths[0], settings).compile()
-        rows.append([label, len(lengths), *map(amount_of_bytes, map(bytes_of, (run.params, run.opt_state))), _program_bytes(program)])
+        rows.append(
+            [
+                label,
+                len(lengths),
+                *map(amount_of_bytes, map(bytes_of, (run.params, run.opt_state))),
+                _program_bytes(program),
+            ]
+        )
     terminal.say(
         f"{task.name}: {task.num_params:,} parameters, {task.num_examples:,} examples ({amount_of_bytes(bytes_of(task.train))}); "
         f"{steps:,} steps in segments of {lengths[0]}"
@@ -68,7 +75,9 @@ def show_runs(experiment: Experiment, recipes: Mapping[str, Transform], terminal
     for label, tx in recipes.items():
         terminal.say(f"\n{label}:\n" + "\n".join(f"  {line}" for line in describe(tx).splitlines()))
     terminal.say("")
-    terminal.table("Nothing was trained", ["optimizer", "compiled programs", "parameters", "optimizer state", "one segment"], rows)
+    terminal.table(
+        "Nothing was trained", ["optimizer", "compiled programs", "parameters", "optimizer state", "one segment"], rows
+    )
 
 
 def show_sweep(setup: Setup, terminal: Terminal) -> None:
@@ -98,7 +107,16 @@ def show_sweep(setup: Setup, terminal: Terminal) -> None:
         f"{len(setup.trials)} trials x {seeds} seeds = {runs:,} runs of {plan.steps:,} steps in segments of {plan.segment}: "
         f"{runs * plan.steps:,} steps in all\n"
     )
-    columns = ["bucket", "structure", "trials", "chunks", "lanes a chunk", "compiled programs", "state a lane", "one segment"]
+    columns = [
+        "bucket",
+        "structure",
+        "trials",
+        "chunks",
+        "lanes a chunk",
+        "compiled programs",
+        "state a lane",
+        "one segment",
+    ]
     terminal.table("Nothing was trained", columns, rows, words=2)
 
 

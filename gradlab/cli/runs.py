@@ -51,9 +51,7 @@ def _recipes(experiment: Experiment) -> dict[str, Transform]:
     return {config.optimizer["name"]: config.recipe()}
 
 
-def _fit(
-    experiment: Experiment, label: str, tx: Transform, landscape: Landscape | None, terminal: Terminal
-) -> History:
+def _fit(experiment: Experiment, label: str, tx: Transform, landscape: Landscape | None, terminal: Terminal) -> History:
     task, train = experiment.task, experiment.config.train.arguments()
     steps = train["steps"] or train["epochs"] * (task.num_examples // (train["batch_size"] or task.num_examples))
     compiled = compile_seconds()
@@ -87,7 +85,9 @@ def _save_run(folder: Path, histories: Mapping[str, History], landscape: Landsca
     outputs.write_bytes(folder / "params.msgpack", params_to_bytes(history.params))
     save_figure(draw(history), folder / "history.png")
     if landscape is not None:
-        save_figure(landscape.draw({label: run.trajectory for label, run in histories.items()}), folder / "trajectory.png")
+        save_figure(
+            landscape.draw({label: run.trajectory for label, run in histories.items()}), folder / "trajectory.png"
+        )
 
 
 def _save_race(folder: Path, histories: Mapping[str, History], landscape: Landscape | None) -> None:
@@ -96,7 +96,11 @@ def _save_race(folder: Path, histories: Mapping[str, History], landscape: Landsc
     columns, _ = outputs.history_rows(next(iter(histories.values())))
     rows = [[label, *row] for label, run in histories.items() for row in outputs.history_rows(run)[1]]
     outputs.write_table(folder / "history.csv", ["optimizer", *columns], rows)
-    arrays = {f"{label}/{name}": array for label, run in histories.items() for name, array in outputs.history_arrays(run).items()}
+    arrays = {
+        f"{label}/{name}": array
+        for label, run in histories.items()
+        for name, array in outputs.history_arrays(run).items()
+    }
     outputs.write_arrays(folder / "curves.npz", arrays)
     if landscape is None:
         longest = max(histories.values(), key=lambda run: len(run.eval_step))
@@ -105,19 +109,25 @@ def _save_race(folder: Path, histories: Mapping[str, History], landscape: Landsc
         return
     heights = {label: run.loss - landscape.lowest for label, run in histories.items()}
     save_figure(race(heights, ylabel=landscape.height_name), folder / "race.png")
-    save_figure(landscape.draw({label: run.trajectory for label, run in histories.items()}), folder / "trajectories.png")
+    save_figure(
+        landscape.draw({label: run.trajectory for label, run in histories.items()}), folder / "trajectories.png"
+    )
 
 
 def _padded(values: np.ndarray, length: int) -> np.ndarray:
     return np.concatenate([values, np.full(length - len(values), np.nan)])
 
 
-def _resolved(experiment: Experiment, recipes: Mapping[str, Transform], histories: Mapping[str, History]) -> dict[str, Any]:
+def _resolved(
+    experiment: Experiment, recipes: Mapping[str, Transform], histories: Mapping[str, History]
+) -> dict[str, Any]:
     task = experiment.task
     runs = {
         label: {
             "optimizer": describe(recipes[label]).splitlines(),
-            "hyperparameters": {name: np.asarray(value).tolist() for name, value in hyperparams(recipes[label]).items()},
+            "hyperparameters": {
+                name: np.asarray(value).tolist() for name, value in hyperparams(recipes[label]).items()
+            },
             "steps": run.steps,
             "ended": run.reason,
             "seconds": run.seconds,

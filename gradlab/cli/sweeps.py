@@ -25,7 +25,9 @@ def sweep_config(
     with terminal.caught_warnings():
         experiment = load(path, assignments)
         if not isinstance(experiment.config, SweepConfig):
-            raise ConfigError([Problem(str(path), "sweep", f"missing: it says what varies; for one run: gradlab run {path}")])
+            raise ConfigError(
+                [Problem(str(path), "sweep", f"missing: it says what varies; for one run: gradlab run {path}")]
+            )
         if dry_run:
             show_sweep(experiment.setup, terminal)
             return
@@ -57,16 +59,16 @@ def _note(now: SweepProgress) -> str:
     bucket = f"bucket {now.bucket + 1} of {now.buckets}, " if now.buckets > 1 else ""
     left = f"{duration(now.remaining)} left, " if now.done < now.total else ""
     running = max(now.seconds - now.compile_seconds, 0)
-    return (
-        f"{bucket}{duration(running)} + {duration(now.compile_seconds)} compiling, {left}best {now.metric} {short(now.best)}"
-    )
+    return f"{bucket}{duration(running)} + {duration(now.compile_seconds)} compiling, {left}best {now.metric} {short(now.best)}"
 
 
 def _draw(result: SweepResult, folder: Path, terminal: Terminal) -> None:
     from gradlab.plots import heat_map, learning_curves, save_figure, sensitivity
 
     if not (result.summary()["diverged"] == 0).any():
-        terminal.warn("every trial diverged, so there is nothing to draw: lower the learning rates, or clip the gradients")
+        terminal.warn(
+            "every trial diverged, so there is nothing to draw: lower the learning rates, or clip the gradients"
+        )
         return
     names = _by_importance(result)
     save_figure(learning_curves(result), folder / "learning_curves.png")

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
-NO_BREAK = "\N{NO-BREAK SPACE}"
 WIDE = 100  # columns that leave room for a bar
+MOST_COLUMNS = 1000  # of a table that does not fit: a terminal wraps it, and a file keeps it whole
 
 Show = Callable[[int, str], None]  # how much is done, and a note
 
@@ -36,14 +36,19 @@ class Terminal:
         self.notes.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], words: int = 1) -> None:
-        """Prints a table whose first ``words`` columns are words, and whose others are numbers that stay on one line."""
-        table = Table(title=Text(title, style="bold"), title_justify="left", header_style="bold", box=None, pad_edge=False)
+        """Prints a table: names, up to column ``words`` other words, numbers; only the other words and headings wrap."""
+        table = Table(
+            title=Text(title, style="bold"), title_justify="left", header_style="bold", box=None, pad_edge=False
+        )
         for index, column in enumerate(columns):
-            table.add_column(Text(column), justify="left" if index < words else "right", overflow="fold")
+            width = max((len(str(row[index])) for row in rows), default=0) if index == 0 or index >= words else None
+            table.add_column(
+                Text(column), justify="left" if index < words else "right", overflow="fold", min_width=width
+            )
         for row in rows:
-            cells = (str(cell) for cell in row)
-            table.add_row(*(Text(cell if index < words else cell.replace(" ", NO_BREAK)) for index, cell in enumerate(cells)))
-        self.results.print(table)
+            table.add_row(*(Text(str(cell)) for cell in row))
+        least = self.results.measure(table, options=self.results.options.update(max_width=MOST_COLUMNS)).minimum
+        self.results.print(table, width=max(least, self.results.width), crop=False)
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Show]:

@@ -56,7 +56,9 @@ def _read(path: Path, source: str) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError([Problem(source, "", reason)]) from error
     if not isinstance(data, Mapping):
-        raise ConfigError([Problem(source, "", f"must be a mapping with the keys task, optimizer, train, got {shown(data)}")])
+        raise ConfigError(
+            [Problem(source, "", f"must be a mapping with the keys task, optimizer, train, got {shown(data)}")]
+        )
     return dict(data)
 
 

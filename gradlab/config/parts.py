@@ -50,7 +50,9 @@ def read_part(kind: Kind, value: Any) -> dict[str, Any]:
     """
     part = {kind.tag: value} if isinstance(value, str) else value
     if not isinstance(part, Mapping):
-        message = f"must be a mapping with the key {kind.tag!r} and the arguments of the {kind.noun}, got {shown(value)}"
+        message = (
+            f"must be a mapping with the key {kind.tag!r} and the arguments of the {kind.noun}, got {shown(value)}"
+        )
         raise errors_together([error_at([], message)])
     name = part.get(kind.tag)
     if not isinstance(name, str) or name not in kind.registry:
@@ -77,7 +79,9 @@ def make_part(kind: Kind, part: Mapping[str, Any]) -> Any:
 
 def _made(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return make_part(SCHEDULE, value) if SCHEDULE.tag in value else {key: _made(item) for key, item in value.items()}
+        return (
+            make_part(SCHEDULE, value) if SCHEDULE.tag in value else {key: _made(item) for key, item in value.items()}
+        )
     return [_made(item) for item in value] if isinstance(value, list) else value
 
 

@@ -11,7 +11,8 @@ Norms are taken in at least float32, so float16 gradients do not overflow on the
 
 Gradients that are not finite stay visible and are never clipped to zero: where a norm is infinite or NaN every
 update under that norm becomes NaN (`apply_if_finite` skips such steps); `clip` keeps a NaN and turns a real
-infinity into ``max_delta``.
+infinity into ``max_delta``.  The global norm takes one pass over the gradients, so it is infinite from entries of
+about 1e19 on (float32); Optax's factor is zero there, and the step silently lost.
 """
 
 from typing import Any

@@ -92,9 +92,7 @@ def _apply_if_finite_update(grads, state, params=None, *, inner, max_consecutive
     accepted = finite | (notfinite_count > max_consecutive_errors)
 
     def accept():
-        # Lanes of a vmap run both branches: one that skips must not send NaN through inner's derivatives.
-        safe = jax.tree.map(lambda g: jnp.where(accepted, g, 0), grads)
-        return inner(safe, state.inner_state, params, **extra)
+        return inner(grads, state.inner_state, params, **extra)
 
     def skip():
         return jax.tree.map(jnp.zeros_like, grads), state.inner_state
