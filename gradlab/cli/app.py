@@ -26,9 +26,7 @@ Assignments = Annotated[
         "--set", metavar="KEY.PATH=VALUE", help="Change a value of the config; the value is YAML. May be repeated."
     ),
 ]
-Out = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder of the results; runs/<config name> if not given.")
-]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the results; else runs/<config name>.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that the folder holds.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be compiled, and how many bytes it takes; train nothing.")
@@ -97,9 +95,7 @@ def sweep(
 
 @app.command("list")
 def list_(
-    topic: Annotated[
-        Topic | None, typer.Argument(help="What to list; everything if not given.", show_default=False)
-    ] = None,
+    topic: Annotated[Topic | None, typer.Argument(help="What to list; else everything.", show_default=False)] = None,
 ) -> None:
     """List what a config can name: optimizers, schedules, tasks, transforms, with their arguments.
 
@@ -119,14 +115,12 @@ def speed(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Rows to measure, as 'step/*'. May be repeated; all rows if not given.",
+            help="Rows to measure, as 'step/*'; else all. May be repeated.",
             show_default=False,
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, and slow baselines estimated.")] = False,
-    rounds: Annotated[
-        int | None, typer.Option(min=1, help="Rounds of each row; 15 if not given, 5 with --quick.")
-    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each row; else 15, or 5 with --quick.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for speed.json and speed.csv.")] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,

@@ -36,15 +36,8 @@ def _measure(patterns: Sequence[str], count: int, quick: bool, rounds: int | Non
         show(count, "")
     machine = report.machine
     terminal.say(f"{machine['cpu']}, {machine['cores']} cores (load {machine['load']}), {machine['device']}")
-    with_torch = any(row.torch_ratio for row in report.rows)
-    columns = [
-        "row",
-        "gradlab",
-        "optax",
-        "ratio (quartiles)",
-        "goal",
-        *(["torch", "ratio to torch"] if with_torch else []),
-    ]
+    with_torch = any(row.torch_ratio is not None for row in report.rows)
+    columns = ["row", "gradlab", "optax", "ratio (quartiles)", "goal"] + ["torch", "ratio to torch"] * with_torch
     title = "Medians over paired rounds; a ratio below 1 favours gradlab"
     terminal.table(title, columns, [_cells(row)[: len(columns)] for row in report.rows])
     return report

@@ -13,6 +13,7 @@ from gradlab.core.values import describe
 from gradlab.sweeps import lanes
 from gradlab.sweeps.run import Setup
 from gradlab.sweeps.space import Bucket
+from gradlab.tasks.task import Task
 from gradlab.training import loop
 from gradlab.training.batches import check_batches, make_feed, num_examples
 from gradlab.training.step import start
@@ -38,7 +39,7 @@ def segment_lengths(steps: int, segment: int) -> list[int]:
 
 
 def _program_bytes(compiled: Any) -> str:
-    """What a compiled program holds at once: its arguments and results, which share memory where they can, and scratch."""
+    """What a compiled program holds at once: arguments and results, sharing memory where they can, and scratch."""
     memory = compiled.memory_analysis()
     if memory is None:
         return "unknown on this device"
@@ -60,24 +61,19 @@ def show_runs(experiment: Experiment, recipes: Mapping[str, Transform], terminal
     for label, tx in recipes.items():
         run = jax.eval_shape(start, task, tx, key)
         program = loop._segment.lower(task, tx, run, feed, key, jnp.int32(0), rules, lengths[0], settings).compile()
-        rows.append(
-            [
-                label,
-                len(lengths),
-                *map(amount_of_bytes, map(bytes_of, (run.params, run.opt_state))),
-                _program_bytes(program),
-            ]
-        )
-    terminal.say(
-        f"{task.name}: {task.num_params:,} parameters, {task.num_examples:,} examples ({amount_of_bytes(bytes_of(task.train))}); "
-        f"{steps:,} steps in segments of {lengths[0]}"
-    )
+        sizes = [amount_of_bytes(bytes_of(tree)) for tree in (run.params, run.opt_state)]
+        rows.append([label, len(lengths), *sizes, _program_bytes(program)])
+    terminal.say(f"{_task_in_words(task)}; {steps:,} steps in segments of {lengths[0]}")
     for label, tx in recipes.items():
         terminal.say(f"\n{label}:\n" + "\n".join(f"  {line}" for line in describe(tx).splitlines()))
     terminal.say("")
-    terminal.table(
-        "Nothing was trained", ["optimizer", "compiled programs", "parameters", "optimizer state", "one segment"], rows
-    )
+    columns = ["optimizer", "compiled programs", "parameters", "optimizer state", "one segment"]
+    terminal.table("Nothing was trained", columns, rows)
+
+
+def _task_in_words(task: Task) -> str:
+    data = amount_of_bytes(bytes_of(task.train))
+    return f"{task.name}: {task.num_params:,} parameters, {task.num_examples:,} examples ({data})"
 
 
 def show_sweep(setup: Setup, terminal: Terminal) -> None:
@@ -103,21 +99,11 @@ def show_sweep(setup: Setup, terminal: Terminal) -> None:
         )
     runs = len(setup.trials) * seeds
     terminal.say(
-        f"{task.name}: {task.num_params:,} parameters, {task.num_examples:,} examples ({amount_of_bytes(bytes_of(task.train))})\n"
-        f"{len(setup.trials)} trials x {seeds} seeds = {runs:,} runs of {plan.steps:,} steps in segments of {plan.segment}: "
-        f"{runs * plan.steps:,} steps in all\n"
+        f"{_task_in_words(task)}\n{len(setup.trials)} trials x {seeds} seeds = {runs:,} runs of {plan.steps:,} steps "
+        f"in segments of {plan.segment}: {runs * plan.steps:,} steps in all\n"
     )
-    columns = [
-        "bucket",
-        "structure",
-        "trials",
-        "chunks",
-        "lanes a chunk",
-        "compiled programs",
-        "state a lane",
-        "one segment",
-    ]
-    terminal.table("Nothing was trained", columns, rows, words=2)
+    sizes = ["trials", "chunks", "lanes a chunk", "compiled programs", "state a lane", "one segment"]
+    terminal.table("Nothing was trained", ["bucket", "structure", *sizes], rows, words=2)
 
 
 def _lane_program(setup: Setup, bucket: Bucket) -> tuple[Any, Any]:

@@ -85,9 +85,7 @@ def _save_run(folder: Path, histories: Mapping[str, History], landscape: Landsca
     outputs.write_bytes(folder / "params.msgpack", params_to_bytes(history.params))
     save_figure(draw(history), folder / "history.png")
     if landscape is not None:
-        save_figure(
-            landscape.draw({label: run.trajectory for label, run in histories.items()}), folder / "trajectory.png"
-        )
+        save_figure(landscape.draw(_paths(histories)), folder / "trajectory.png")
 
 
 def _save_race(folder: Path, histories: Mapping[str, History], landscape: Landscape | None) -> None:
@@ -96,38 +94,41 @@ def _save_race(folder: Path, histories: Mapping[str, History], landscape: Landsc
     columns, _ = outputs.history_rows(next(iter(histories.values())))
     rows = [[label, *row] for label, run in histories.items() for row in outputs.history_rows(run)[1]]
     outputs.write_table(folder / "history.csv", ["optimizer", *columns], rows)
-    arrays = {
-        f"{label}/{name}": array
-        for label, run in histories.items()
-        for name, array in outputs.history_arrays(run).items()
-    }
-    outputs.write_arrays(folder / "curves.npz", arrays)
-    if landscape is None:
-        longest = max(histories.values(), key=lambda run: len(run.eval_step))
-        curves = {label: _padded(run.metrics["loss"], len(longest.eval_step)) for label, run in histories.items()}
-        save_figure(race(curves, step=longest.eval_step, ylabel="evaluated loss"), folder / "race.png")
-        return
-    heights = {label: run.loss - landscape.lowest for label, run in histories.items()}
-    save_figure(race(heights, ylabel=landscape.height_name), folder / "race.png")
-    save_figure(
-        landscape.draw({label: run.trajectory for label, run in histories.items()}), folder / "trajectories.png"
-    )
+    arrays = {label: outputs.history_arrays(run) for label, run in histories.items()}
+    named = {f"{label}/{name}": array for label, own in arrays.items() for name, array in own.items()}
+    outputs.write_arrays(folder / "curves.npz", named)
+    if landscape is not None:
+        heights = {label: run.loss - landscape.lowest for label, run in histories.items()}
+        save_figure(race(heights, ylabel=landscape.height_name), folder / "race.png")
+        save_figure(landscape.draw(_paths(histories)), folder / "trajectories.png")
+    else:
+        steps = np.unique(np.concatenate([run.eval_step for run in histories.values()]))
+        losses = {label: evaluated_at(run, steps) for label, run in histories.items()}
+        save_figure(race(losses, step=steps, ylabel="evaluated loss"), folder / "race.png")
 
 
-def _padded(values: np.ndarray, length: int) -> np.ndarray:
-    return np.concatenate([values, np.full(length - len(values), np.nan)])
+def _paths(histories: Mapping[str, History]) -> dict[str, np.ndarray]:
+    return {label: run.trajectory for label, run in histories.items()}
+
+
+def evaluated_at(run: History, steps: np.ndarray) -> np.ndarray:
+    """The evaluated loss of a run at other steps: between two evaluations on their line, after the last one constant.
+
+    A run that diverged has NaN from there on.
+    """
+    losses = np.interp(steps, run.eval_step, run.metrics["loss"])
+    return np.where((run.reason == "diverged") & (steps >= run.eval_step[-1]), np.nan, losses)
 
 
 def _resolved(
     experiment: Experiment, recipes: Mapping[str, Transform], histories: Mapping[str, History]
 ) -> dict[str, Any]:
     task = experiment.task
+    numbers = {label: hyperparams(tx) for label, tx in recipes.items()}
     runs = {
         label: {
             "optimizer": describe(recipes[label]).splitlines(),
-            "hyperparameters": {
-                name: np.asarray(value).tolist() for name, value in hyperparams(recipes[label]).items()
-            },
+            "hyperparameters": {name: np.asarray(value).tolist() for name, value in numbers[label].items()},
             "steps": run.steps,
             "ended": run.reason,
             "seconds": run.seconds,

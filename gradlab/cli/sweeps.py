@@ -25,9 +25,8 @@ def sweep_config(
     with terminal.caught_warnings():
         experiment = load(path, assignments)
         if not isinstance(experiment.config, SweepConfig):
-            raise ConfigError(
-                [Problem(str(path), "sweep", f"missing: it says what varies; for one run: gradlab run {path}")]
-            )
+            message = f"missing section, which says what varies; to train once: gradlab run {path}"
+            raise ConfigError([Problem(str(path), "sweep", message)])
         if dry_run:
             show_sweep(experiment.setup, terminal)
             return
@@ -57,18 +56,16 @@ def _run(experiment: Experiment, terminal: Terminal) -> SweepResult:
 
 def _note(now: SweepProgress) -> str:
     bucket = f"bucket {now.bucket + 1} of {now.buckets}, " if now.buckets > 1 else ""
+    spent = f"{duration(max(now.seconds - now.compile_seconds, 0))} + {duration(now.compile_seconds)} compiling"
     left = f"{duration(now.remaining)} left, " if now.done < now.total else ""
-    running = max(now.seconds - now.compile_seconds, 0)
-    return f"{bucket}{duration(running)} + {duration(now.compile_seconds)} compiling, {left}best {now.metric} {short(now.best)}"
+    return f"{bucket}{spent}, {left}best {now.metric} {short(now.best)}"
 
 
 def _draw(result: SweepResult, folder: Path, terminal: Terminal) -> None:
     from gradlab.plots import heat_map, learning_curves, save_figure, sensitivity
 
     if not (result.summary()["diverged"] == 0).any():
-        terminal.warn(
-            "every trial diverged, so there is nothing to draw: lower the learning rates, or clip the gradients"
-        )
+        terminal.warn("every trial diverged, and nothing is drawn: lower the learning rates, or clip the gradients")
         return
     names = _by_importance(result)
     save_figure(learning_curves(result), folder / "learning_curves.png")
@@ -123,19 +120,17 @@ def edge_warnings(result: SweepResult) -> list[str]:
         place = place_in(dimension, value)
         if place is not None and not EDGE <= place <= 1 - EDGE:
             low, high = sorted((dimension.grid(2)[0], dimension.grid(2)[-1]))
-            found.append(
-                f"the best trial lies at the edge of the space: {name} = {short(value)}, of {short(low)} to {short(high)}; "
-                "widen it there"
-            )
+            ends = f"{short(low)} to {short(high)}"
+            found.append(f"the best trial is at the edge of the space, {name} = {short(value)} of {ends}: widen it")
     return found
 
 
 def place_in(dimension: Dimension, value: Any) -> float | None:
     """Where a number lies between the ends of its dimension, 0 to 1; None if it has no ends.
 
-    >>> from gradlab.sweeps.dimensions import log
-    >>> place_in(log(1e-4, 1e-2), 1e-3)
-    0.5
+    >>> from gradlab.sweeps.dimensions import linear
+    >>> place_in(linear(1.0, 5.0), 2.0)
+    0.25
     """
     if isinstance(dimension, OneMinus):
         return place_in(dimension.inner, 1 - value)

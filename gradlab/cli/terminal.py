@@ -36,7 +36,7 @@ class Terminal:
         self.notes.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], words: int = 1) -> None:
-        """Prints a table: names, up to column ``words`` other words, numbers; only the other words and headings wrap."""
+        """Prints a table of names, other words up to column ``words``, and numbers; names and numbers do not wrap."""
         table = Table(
             title=Text(title, style="bold"), title_justify="left", header_style="bold", box=None, pad_edge=False
         )
@@ -111,7 +111,7 @@ def duration(seconds: float) -> str:
     """Seconds for reading.
 
     >>> duration(3.21), duration(75.0), duration(4000.0)
-    ('3.2 s', '1 min 15 s', '1 h 07 min')
+    ('3.2 s', '1 min 15 s', '1 h 06 min')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"

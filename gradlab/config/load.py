@@ -57,7 +57,7 @@ def _read(path: Path, source: str) -> dict[str, Any]:
         raise ConfigError([Problem(source, "", reason)]) from error
     if not isinstance(data, Mapping):
         raise ConfigError(
-            [Problem(source, "", f"must be a mapping with the keys task, optimizer, train, got {shown(data)}")]
+            [Problem(source, "", f"must be a mapping with the keys task, optimizer and train, got {shown(data)}")]
         )
     return dict(data)
 

@@ -46,13 +46,11 @@ def read_part(kind: Kind, value: Any) -> dict[str, Any]:
       ValidationError: an unknown name, and everything that is wrong with the arguments.
 
     >>> read_part(OPTIMIZER, {'name': 'sgd', 'learning_rate': 1})
-    {'name': 'sgd', 'learning_rate': 1.0}
+    {'name': 'sgd', 'learning_rate': 1}
     """
     part = {kind.tag: value} if isinstance(value, str) else value
     if not isinstance(part, Mapping):
-        message = (
-            f"must be a mapping with the key {kind.tag!r} and the arguments of the {kind.noun}, got {shown(value)}"
-        )
+        message = f"must be a mapping with a {kind.tag} and the arguments of the {kind.noun}, got {shown(value)}"
         raise errors_together([error_at([], message)])
     name = part.get(kind.tag)
     if not isinstance(name, str) or name not in kind.registry:
@@ -69,9 +67,9 @@ def read_part(kind: Kind, value: Any) -> dict[str, Any]:
 def make_part(kind: Kind, part: Mapping[str, Any]) -> Any:
     """Calls the factory of a part, the schedules among its arguments made before.
 
-    >>> schedule = make_part(SCHEDULE, {'schedule': 'linear_schedule', 'init_value': 1, 'end_value': 0, 'transition_steps': 4})
-    >>> float(schedule(1))
-    0.75
+    >>> schedule = make_part(SCHEDULE, {'schedule': 'inverse_time_schedule', 'init_value': 1.0, 'rate': 0.5})
+    >>> float(schedule(2))
+    0.5
     """
     arguments = {name: _made(value) for name, value in part.items() if name != kind.tag}
     return kind.registry[part[kind.tag]](**arguments)

@@ -142,7 +142,8 @@ def as_leaf(name: str, value: Any) -> Any:
 
 
 def _is_inexact_or_key(array: Any) -> bool:
-    return jnp.issubdtype(array.dtype, jnp.inexact) or jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+    is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key) or array.dtype == jnp.uint32  # the data of a key
+    return is_key or jnp.issubdtype(array.dtype, jnp.inexact)
 
 
 def _value(schedule: Any, step: jax.Array) -> Any:

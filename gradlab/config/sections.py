@@ -1,0 +1,141 @@
+"""The sections of a config that name no factory: how a run reads its data, when it ends, what a sweep varies."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+import jax
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+
+from gradlab.config.errors import error_at, errors_together, shown, worded
+from gradlab.config.parts import located
+from gradlab.config.scalars import Count, Number, Text, Whole
+from gradlab.core.check import suggestion
+from gradlab.sweeps.samplers import SAMPLERS
+from gradlab.tasks.task import Task
+from gradlab.training.batches import SAMPLINGS, check_batches, num_examples
+from gradlab.training.loop import resolve_steps
+from gradlab.training.stop import Patience, Threshold, Tolerance
+
+
+class Section(BaseModel):
+    """A mapping with fixed keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    others: ClassVar[tuple[str, ...]] = ()  # further keys to suggest
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_our_words(cls, value: Any, handler: Any) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise worded(error, "key", dict.fromkeys([*cls.model_fields, *cls.others])) from None
+
+    def plain(self) -> dict[str, Any]:
+        """The section as plain data, without the keys that were not given."""
+        return self.model_dump(exclude_unset=True)
+
+
+def _name_among(noun: str, names: Any) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and value not in names:
+            raise errors_together([error_at([], f"unknown {noun} {value!r}{suggestion(value, names)}", value)])
+        return value
+
+    return BeforeValidator(check)
+
+
+class PatienceRule(Section):
+    """Early stopping, as `gradlab.Patience` explains it."""
+
+    patience: Count
+    metric: Text = "loss"
+    mode: Literal["min", "max"] = "min"
+    min_delta: Number = 0.0
+
+
+class Stop(Section):
+    """When a run ends before its steps are done: the first rule that holds."""
+
+    tolerance: Number | None = Field(None, ge=0)
+    threshold: Number | None = None
+    patience: Annotated[
+        PatienceRule | None, BeforeValidator(lambda value: {"patience": value} if isinstance(value, int) else value)
+    ] = None
+
+    def rules(self) -> list[Tolerance | Threshold | Patience]:
+        """The rules as `gradlab.fit` takes them."""
+        numbers = ((Tolerance, self.tolerance), (Threshold, self.threshold))
+        rules: list[Any] = [rule(number) for rule, number in numbers if number is not None]
+        return rules + ([Patience(**self.patience.model_dump())] if self.patience else [])
+
+
+class SweepTrain(Section):
+    """How a run reads its data, and for how long."""
+
+    steps: Count | None = None
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    sampling: Annotated[Text, _name_among("sampling", SAMPLINGS)] = "epoch"
+    accumulate: Count = 1
+    eval_every: Count | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_task(self, info: ValidationInfo) -> "SweepTrain":
+        errors = list(self._misfits(info.context["task"]))
+        if errors:
+            raise errors_together(errors)
+        return self
+
+    def _misfits(self, task: Task | None) -> Iterator[Any]:
+        if (self.steps is None) == (self.epochs is None):
+            yield error_at([], f"give either steps or epochs, got {'both' if self.steps else 'neither'}")
+        elif task is not None:
+            try:
+                batch_size, _ = check_batches(task.train, self.batch_size, self.sampling, self.accumulate)
+                resolve_steps(self.steps, self.epochs, num_examples(task.train), batch_size)
+            except ValueError as error:
+                yield located(error, type(self).model_fields)
+
+
+class Train(SweepTrain):
+    """The same with rules that end a run early."""
+
+    stop: Stop = Stop()
+
+    def _misfits(self, task: Task | None) -> Iterator[Any]:
+        yield from super()._misfits(task)
+        patience, names = self.stop.patience, metric_names(task) if task is not None else ()
+        if patience is not None and task is not None and patience.metric not in names:
+            message = f"task {task.name} reports no {patience.metric!r}{suggestion(patience.metric, names)}"
+            yield error_at(["stop", "patience", "metric"], message)
+
+    def arguments(self) -> dict[str, Any]:
+        """The section as arguments of `gradlab.fit`."""
+        return self.model_dump(exclude={"stop"}) | {"stop": self.stop.rules()}
+
+
+def metric_names(task: Task) -> list[str]:
+    """What a task reports; nothing is computed."""
+    data = task.valid if task.valid is not None else task.train
+    return list(jax.eval_shape(lambda key: task.metrics(*task.init(key), data), jax.random.key(0)))
+
+
+def _seeds(value: Any) -> Any:
+    seeds = value if isinstance(value, list) else [value]
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds) or (seeds is not value and value < 1):
+        message = f"must be a number of seeds, or a list of different whole numbers, got {shown(value)}"
+        raise errors_together([error_at([], message, value)])
+    return value
+
+
+class Sweep(Section):
+    """What varies, how often, and how it is drawn."""
+
+    space: dict[Text, Any] = Field(min_length=1)
+    trials: Count = 64
+    seeds: Annotated[Any, BeforeValidator(_seeds)] = 1
+    sampler: Annotated[Text, _name_among("sampler", SAMPLERS)] = "sobol"
+    sampler_seed: Whole = Field(0, ge=0)
+    chunk: Count | None = None
