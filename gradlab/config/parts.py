@@ -18,7 +18,7 @@ from pydantic_core import InitErrorDetails
 
 from gradlab.config.errors import error_at, errors_together, shown, worded
 from gradlab.config.scalars import Flag, Number, Text, Whole
-from gradlab.core.check import suggestion
+from gradlab.core.check import one_of, suggestion
 from gradlab.optimizers import REGISTRY
 from gradlab.schedules import SCHEDULES
 from gradlab.tasks.catalogue import TASKS
@@ -71,6 +71,7 @@ def make_part(kind: Kind, part: Mapping[str, Any]) -> Any:
     >>> float(schedule(2))
     0.5
     """
+    one_of(kind.noun, part[kind.tag], kind.registry)
     arguments = {name: _made(value) for name, value in part.items() if name != kind.tag}
     return kind.registry[part[kind.tag]](**arguments)
 

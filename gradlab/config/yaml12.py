@@ -82,4 +82,4 @@ def dump(data: Any) -> str:
     rate: 1.0e-05
     text: '1e-5'
     """
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)

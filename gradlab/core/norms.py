@@ -31,8 +31,10 @@ def global_norm(tree: Tree) -> jax.Array:
     """The Euclidean norm of all leaves together, in one pass over them.
 
     Zero for a tree without leaves; infinite or NaN if a leaf is, or if the sum of squares exceeds the range of float32
-    (float64 for float64): entries beyond 1e19.  A second, scaled pass would save those and read
-    every tree twice.
+    (float64 for float64): entries beyond 1e19.  A second, scaled pass would save those and read every tree twice.
+
+    The leaves are added from the smallest up.  That is more exact, and XLA:CPU computes the sum once: without the
+    sort it copies the sum of all leaves into every kernel that uses it (148 leaves: four times the compile time).
 
     >>> float(global_norm({'a': jnp.array([3.0]), 'b': (jnp.array([4.0]), None)}))
     5.0
@@ -42,8 +44,8 @@ def global_norm(tree: Tree) -> jax.Array:
     leaves = jax.tree.leaves(tree)
     if not leaves:
         return jnp.zeros([], jnp.float32)
-    squares = jnp.sum(jnp.stack([_sum_of_squares(leaf) for leaf in leaves]))
-    return _sqrt(squares)
+    squares = jnp.stack([_sum_of_squares(leaf) for leaf in leaves])
+    return _sqrt(jnp.sum(jnp.sort(squares)))
 
 
 def _at_least_float32(x: Any) -> jax.Array:

@@ -1,0 +1,100 @@
+"""Help, lists, the benchmark, and the command as a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gradlab
+from gradlab.tasks import TASKS
+
+REGISTRIES = {
+    "optimizers": gradlab.REGISTRY, "schedules": gradlab.SCHEDULES, "tasks": TASKS, "transforms": gradlab.TRANSFORMS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["sweep"], ["list"], ["bench"], ["bench", "speed"]])
+def test_help_is_enough_to_start(gradlab_command, command):
+    result = gradlab_command(*command, "--help")
+    assert result.exit_code == 0
+    assert len(command) == 0 or "bench" in command or f"gradlab {command[0]} " in result.output
+    assert command not in (["run"], ["sweep"]) or all(
+        option in result.output for option in ("--set", "--out", "--overwrite", "--dry-run", "--quiet")
+    )
+
+
+@pytest.mark.parametrize("topic", REGISTRIES)
+def test_lists_have_every_name_with_its_arguments(gradlab_command, topic):
+    output = gradlab_command("list", topic).output
+    names = {line.split()[0] for line in output.splitlines() if line and not line.startswith(" ")}
+    assert set(REGISTRIES[topic]) <= names
+    assert f"{len(REGISTRIES[topic])} {topic}" in output
+
+
+def test_the_list_of_everything(gradlab_command):
+    output = gradlab_command("list").output
+    assert all(f"{len(registry)} {topic}" in output for topic, registry in REGISTRIES.items())
+    assert "learning_rate, momentum=0.9, " in output
+
+
+def test_an_unknown_topic_is_refused(gradlab_command):
+    assert gradlab_command("list", "optimisers").exit_code == 2
+
+
+def test_the_version(gradlab_command):
+    assert gradlab_command("--version").output == f"gradlab {gradlab.__version__}\n"
+
+
+def test_bench_speed_prints_and_saves_its_rows(gradlab_command, tmp_path):
+    out = tmp_path / "speed"
+    result = gradlab_command("bench", "speed", "--rows", "traces/width-64", "--quick", "--out", out)
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((out / "speed.json").read_text())["rows"]
+    assert row["name"] == "traces/width-64" and row["ratio"] == 0.2
+    assert (out / "speed.csv").read_text().splitlines()[0].startswith("name,what,unit")
+    assert "1 traces  5 traces" in result.output and "0.2 met" in result.output
+
+
+def test_bench_speed_suggests_rows(gradlab_command):
+    result = gradlab_command("bench", "speed", "--rows", "traces/width-65")
+    assert result.exit_code == 2
+    assert "did you mean 'traces/width-64'" in result.output
+
+
+def python(*arguments, cwd=None):
+    root = str(Path(gradlab.__file__).parents[1])
+    code = [sys.executable, *arguments]
+    return subprocess.run(code, capture_output=True, text=True, cwd=cwd or root, env={"PYTHONPATH": root, "PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu", "COLUMNS": "200"}, timeout=300)  # fmt: skip
+
+
+def test_the_module_is_the_command(folder):
+    done = python("-m", "gradlab", "run", "run.yaml", "--out", "here", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "results in here: config.yaml" in done.stdout
+    assert (folder / "here" / "params.msgpack").exists()
+
+
+def test_errors_of_the_user_have_no_traceback(folder):
+    done = python("-m", "gradlab", "run", "run.yaml", "--set", "optimizer.learning_rate=-1", cwd=folder)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "--set: optimizer.learning_rate: must be >= 0, got -1\n"
+
+
+def test_help_imports_no_more_than_it_needs():
+    heavy = ("flax", "matplotlib", "pandas", "scipy", "sklearn", "yaml", "pydantic", "gradlab.tasks", "gradlab.sweeps")
+    code = (
+        "import sys\nfrom gradlab.cli import main\nsys.argv = ['gradlab', '--help']\n"
+        f"try:\n    main()\nexcept SystemExit:\n    print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = python("-c", code)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_without_the_packages_of_the_command_line_it_says_how_to_get_them():
+    code = "import sys\nsys.modules['typer'] = None\nfrom gradlab.cli import main\nmain()"
+    done = python("-c", code)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("pip install 'gradlab[lab]'") and "Traceback" not in done.stderr

@@ -1,0 +1,49 @@
+"""The configs of the repository run: each loads as it is, and two steps of it leave results."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gradlab.cli.app import app
+from gradlab.config import SweepConfig, load
+
+CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
+SMALLER = {
+    "chars_run": ["task={name: chars, max_characters: 3000, context: 8, width: 8, heads: 2, layers: 1}", "train.batch_size=4"],
+    "digits_run": ["train.epochs=null"],
+    "digits_sweep": ["train.epochs=null", "sweep.trials=2", "sweep.seeds=2"],
+    "surface_race": [],
+}  # fmt: skip
+
+
+def test_every_config_is_tried():
+    assert [path.stem for path in CONFIGS] == sorted(SMALLER)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_begins_with_its_claim_and_command(path):
+    comment = [line for line in path.read_text().partition("\n\n")[0].splitlines() if line.startswith("#")]
+    command = "sweep" if isinstance(load(path).config, SweepConfig) else "run"
+    assert f"#     gradlab {command} configs/{path.name}" in comment
+    assert "on 2 CPU" in " ".join(comment)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_two_steps_of_a_config(path, tmp_path):
+    before = path.read_bytes()
+    command = "sweep" if isinstance(load(path).config, SweepConfig) else "run"
+    changes = [*SMALLER[path.stem], "train.steps=2", "train.eval_every=1"]
+    arguments = [command, str(path), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments + [part for change in changes for part in ("--set", change)])
+    assert result.exit_code == 0, result.output
+    assert {"config.yaml", "resolved.json", "curves.npz"} < {entry.name for entry in (tmp_path / "out").iterdir()}
+    assert path.read_bytes() == before
+
+
+def test_the_main_sweep_is_what_the_readme_says():
+    experiment = load(next(path for path in CONFIGS if path.stem == "digits_sweep"))
+    assert len(experiment.setup.trials) == 64 and len(experiment.setup.seeds) >= 2
+    assert experiment.config.optimizer["name"] == "adamw"
+    assert set(experiment.setup.space.varying) == {"optimizer.learning_rate", "optimizer.weight_decay", "optimizer.b2"}
+    assert len(experiment.setup.buckets) == 1
