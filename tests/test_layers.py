@@ -1,4 +1,4 @@
-"""Imports point one way, and heavy packages stay where they belong: read from the sources, not from a running program."""
+"""Imports point one way, and heavy packages stay where they belong; read from the sources."""
 
 import ast
 import subprocess

@@ -15,7 +15,7 @@ from gradlab.sweeps.run import Setup
 from gradlab.sweeps.space import Bucket
 from gradlab.tasks.task import Task
 from gradlab.training import loop
-from gradlab.training.batches import check_batches, make_feed, num_examples
+from gradlab.training.batches import make_feed
 from gradlab.training.step import start
 from gradlab.training.stop import check_rules
 
@@ -50,8 +50,7 @@ def _program_bytes(compiled: Any) -> str:
 def show_runs(experiment: Experiment, recipes: Mapping[str, Transform], terminal: Terminal) -> None:
     """Prints the programs of one run, or of each optimizer of a race."""
     task, train = experiment.task, experiment.config.train
-    batch_size, sampling = check_batches(task.train, train.batch_size, train.sampling, train.accumulate)
-    steps = loop.resolve_steps(train.steps, train.epochs, num_examples(task.train), batch_size)
+    steps, batch_size, sampling = train.plan(task)
     lengths = segment_lengths(steps, min(steps, train.eval_every or max(1, -(-steps // 20))))
     settings = loop.Settings(batch_size, sampling, train.accumulate, trajectory=False)
     rules, _ = check_rules(train.stop.rules())
@@ -109,6 +108,6 @@ def show_sweep(setup: Setup, terminal: Terminal) -> None:
 def _lane_program(setup: Setup, bucket: Bucket) -> tuple[Any, Any]:
     group = setup.lanes(setup.chunks(bucket)[0])
     keys = jax.vmap(jax.random.key)(jnp.asarray(setup.seeds, dtype=jnp.uint32))
-    state = jax.eval_shape(lanes._start, setup.task, group, keys)
+    state = jax.eval_shape(lanes._start, setup.task, group, keys, None)
     lowered = lanes._segment.lower(setup.task, group, state, keys, jnp.int32(0), setup.plan.segment, setup.plan)
     return state, lowered.compile()

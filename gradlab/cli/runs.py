@@ -52,8 +52,8 @@ def _recipes(experiment: Experiment) -> dict[str, Transform]:
 
 
 def _fit(experiment: Experiment, label: str, tx: Transform, landscape: Landscape | None, terminal: Terminal) -> History:
-    task, train = experiment.task, experiment.config.train.arguments()
-    steps = train["steps"] or train["epochs"] * (task.num_examples // (train["batch_size"] or task.num_examples))
+    task, train = experiment.task, experiment.config.train
+    steps, _, _ = train.plan(task)
     compiled = compile_seconds()
     with terminal.progress(label, steps) as show:
         note = functools.partial(_note, compiled=compiled)
@@ -63,7 +63,7 @@ def _fit(experiment: Experiment, label: str, tx: Transform, landscape: Landscape
             key=experiment.config.seed,
             trajectory=landscape is not None,
             progress=lambda now: show(now.step, note(now)),
-            **train,
+            **train.arguments(),
         )
 
 

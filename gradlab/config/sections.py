@@ -92,10 +92,18 @@ class SweepTrain(Section):
             yield error_at([], f"give either steps or epochs, got {'both' if self.steps else 'neither'}")
         elif task is not None:
             try:
-                batch_size, _ = check_batches(task.train, self.batch_size, self.sampling, self.accumulate)
-                resolve_steps(self.steps, self.epochs, num_examples(task.train), batch_size)
+                self.plan(task)
             except ValueError as error:
                 yield located(error, type(self).model_fields)
+
+    def plan(self, task: Task) -> tuple[int, int | None, str]:
+        """Steps, batch size and sampling as they result from the task's data.
+
+        Raises:
+          ValueError: the section does not fit the data.
+        """
+        batch_size, sampling = check_batches(task.train, self.batch_size, self.sampling, self.accumulate)
+        return resolve_steps(self.steps, self.epochs, num_examples(task.train), batch_size), batch_size, sampling
 
 
 class Train(SweepTrain):

@@ -26,7 +26,11 @@ class Run(NamedTuple):
 
 def start(task: Task, tx: optax.GradientTransformation, key: jax.Array) -> Run:
     """The run before its first step."""
-    params, model_state = task.init(key)
+    return start_at(tx, *task.init(key))
+
+
+def start_at(tx: optax.GradientTransformation, params: Any, model_state: Any) -> Run:
+    """The run before its first step, at given parameters."""
     wide = jnp.promote_types(jnp.float32, jnp.result_type(jnp.float16, *jax.tree.leaves(params)))
     return Run(
         params=params,

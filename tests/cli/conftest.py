@@ -23,7 +23,10 @@ sweep:
   trials: 8
   seeds: 2
   chunk: 3
-  space: {optimizer.learning_rate: {log: [1e-3, 1e-1]}, optimizer.momentum: {linear: [0, 0.9]}, optimizer.nesterov: [true, false]}
+  space:
+    optimizer.learning_rate: {log: [1e-3, 1e-1]}
+    optimizer.momentum: {linear: [0, 0.9]}
+    optimizer.nesterov: [true, false]
 """
 
 

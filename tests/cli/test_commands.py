@@ -1,6 +1,7 @@
 """Help, lists, the benchmark, and the command as a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,11 @@ import gradlab
 from gradlab.tasks import TASKS
 
 REGISTRIES = {
-    "optimizers": gradlab.REGISTRY, "schedules": gradlab.SCHEDULES, "tasks": TASKS, "transforms": gradlab.TRANSFORMS,
-}  # fmt: skip
+    "optimizers": gradlab.REGISTRY,
+    "schedules": gradlab.SCHEDULES,
+    "tasks": TASKS,
+    "transforms": gradlab.TRANSFORMS,
+}
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["sweep"], ["list"], ["bench"], ["bench", "speed"]])
@@ -65,8 +69,9 @@ def test_bench_speed_suggests_rows(gradlab_command):
 
 def python(*arguments, cwd=None):
     root = str(Path(gradlab.__file__).parents[1])
-    code = [sys.executable, *arguments]
-    return subprocess.run(code, capture_output=True, text=True, cwd=cwd or root, env={"PYTHONPATH": root, "PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu", "COLUMNS": "200"}, timeout=300)  # fmt: skip
+    environment = {"PYTHONPATH": root, "PATH": os.environ["PATH"], "JAX_PLATFORMS": "cpu", "COLUMNS": "200"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd or root, env=environment, timeout=300)
 
 
 def test_the_module_is_the_command(folder):

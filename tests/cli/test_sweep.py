@@ -9,9 +9,15 @@ from gradlab.sweeps.results import SweepResult
 from gradlab.tasks import quadratic, surface_task
 
 FILES = {
-    "config.yaml", "curves.npz", "heat_map.png", "learning_curves.png", "resolved.json", "results.csv", "results.parquet",
+    "config.yaml",
+    "curves.npz",
+    "heat_map.png",
+    "learning_curves.png",
+    "resolved.json",
+    "results.csv",
+    "results.parquet",
     "sensitivity.png",
-}  # fmt: skip
+}
 
 
 def names(folder):

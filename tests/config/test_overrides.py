@@ -64,12 +64,18 @@ def test_a_new_name_of_a_space_is_one_key():
     [
         ("optimizer.learning_rate", "--set: must have the form key.path=value, got 'optimizer.learning_rate'"),
         ("=3", "--set: must have the form key.path=value, got '=3'"),
-        ("optimizer.learning_rate.peak=1", "--set: optimizer.learning_rate.peak: optimizer.learning_rate is 0.1, which has nothing inside"),
-        ("before.1.max_delta=1", "--set: before.1.max_delta: before is a list of 1; give a number from 0 to 0, got '1'"),
+        (
+            "optimizer.learning_rate.peak=1",
+            "--set: optimizer.learning_rate.peak: optimizer.learning_rate is 0.1, which has nothing inside",
+        ),
+        (
+            "before.1.max_delta=1",
+            "--set: before.1.max_delta: before is a list of 1; give a number from 0 to 0, got '1'",
+        ),
         ("before.clip=1", "--set: before.clip: before is a list of 1; give a number from 0 to 0, got 'clip'"),
         ("a={b", "--set: a: line 1, column 3: expected ',' or '}', but got '<stream end>'"),
     ],
-)  # fmt: skip
+)
 def test_bad_assignments(assignment, message):
     with pytest.raises(ConfigError) as caught:
         override(DATA, [assignment])

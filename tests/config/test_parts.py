@@ -109,21 +109,45 @@ def test_only_what_was_given_is_kept():
         ({"name": ["a"]}, "name", "unknown optimizer ['a']; Known: "),
         (3, "", "must be a mapping with a name and the arguments of the optimizer, got 3"),
         ({"name": "adamw"}, "learning_rate", "missing argument of adamw"),
-        ({"name": "sgd", "learning_rate": "fast"}, "learning_rate", "must be a number or a schedule, got the string 'fast'"),
+        (
+            {"name": "sgd", "learning_rate": "fast"},
+            "learning_rate",
+            "must be a number or a schedule, got the string 'fast'",
+        ),
         ({"name": "sgd", "learning_rate": True}, "learning_rate", "must be a number or a schedule, got true"),
         ({"name": "sgd", "learning_rate": None}, "learning_rate", "must be a number or a schedule, got null"),
-        ({"name": "sgd", "learning_rate": {"head": "x"}}, "learning_rate.head", "must be a number or a schedule, got the string 'x'"),
+        (
+            {"name": "sgd", "learning_rate": {"head": "x"}},
+            "learning_rate.head",
+            "must be a number or a schedule, got the string 'x'",
+        ),
         ({"name": "sgd", "learning_rate": -1}, "learning_rate", "must be >= 0, got -1"),
         ({"name": "sgd", "learning_rate": float("nan")}, "learning_rate", "must be >= 0, got nan"),
-        ({"name": "sgd", "learning_rate": 1, "nesterov": "no"}, "nesterov", "must be true or false, got the string 'no'"),
+        (
+            {"name": "sgd", "learning_rate": 1, "nesterov": "no"},
+            "nesterov",
+            "must be true or false, got the string 'no'",
+        ),
         ({"name": "sgd", "learning_rate": 1, "nesterov": 1}, "nesterov", "must be true or false, got 1"),
         ({"name": "radam", "learning_rate": 1, "eps_on": 3}, "eps_on", "must be a string, got 3"),
         ({"name": "radam", "learning_rate": 1, "eps_on": "n"}, "eps_on", "unknown eps_on 'n'; did you mean "),
-        ({"name": "sgd", "learning_rate": {"schedule": "cosine_decay"}}, "learning_rate.schedule", "unknown schedule 'cosine_decay'; did you mean 'cosine_decay_schedule'?"),
-        ({"name": "sgd", "learning_rate": RATE | {"warmup": 3}}, "learning_rate.warmup", "unknown argument of warmup_cosine_decay_schedule; did you mean 'warmup_steps'?"),
-        ({"name": "sgd", "learning_rate": RATE | {"peak_value": "a"}}, "learning_rate.peak_value", "must be a number or a schedule, got the string 'a'"),
+        (
+            {"name": "sgd", "learning_rate": {"schedule": "cosine_decay"}},
+            "learning_rate.schedule",
+            "unknown schedule 'cosine_decay'; did you mean 'cosine_decay_schedule'?",
+        ),
+        (
+            {"name": "sgd", "learning_rate": RATE | {"warmup": 3}},
+            "learning_rate.warmup",
+            "unknown argument of warmup_cosine_decay_schedule; did you mean 'warmup_steps'?",
+        ),
+        (
+            {"name": "sgd", "learning_rate": RATE | {"peak_value": "a"}},
+            "learning_rate.peak_value",
+            "must be a number or a schedule, got the string 'a'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_bad_optimizer(part, where, message):
     found = messages(OPTIMIZER, part)
     assert list(found) == [where]

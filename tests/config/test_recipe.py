@@ -19,8 +19,11 @@ def test_stages_stand_in_order():
         {"name": "sgd", "learning_rate": 0.1}, before=CLIPS[:2], after=[{"name": "scale", "step_size": 2.0}]
     )
     assert [line.partition("(")[0].strip() for line in gradlab.describe(recipe()).splitlines()] == [
-        "clip", "zero_nans", *[line.partition("(")[0].strip() for line in gradlab.describe(gradlab.sgd(0.1)).splitlines()], "scale",
-    ]  # fmt: skip
+        "clip",
+        "zero_nans",
+        *[line.partition("(")[0].strip() for line in gradlab.describe(gradlab.sgd(0.1)).splitlines()],
+        "scale",
+    ]
 
 
 def test_without_stages_it_is_the_optimizer_itself():

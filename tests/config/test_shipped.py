@@ -10,11 +10,14 @@ from gradlab.config import SweepConfig, load
 
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
 SMALLER = {
-    "chars_run": ["task={name: chars, max_characters: 3000, context: 8, width: 8, heads: 2, layers: 1}", "train.batch_size=4"],
+    "chars_run": [
+        "task={name: chars, max_characters: 3000, context: 8, width: 8, heads: 2, layers: 1}",
+        "train.batch_size=4",
+    ],
     "digits_run": ["train.epochs=null"],
     "digits_sweep": ["train.epochs=null", "sweep.trials=2", "sweep.seeds=2"],
     "surface_race": [],
-}  # fmt: skip
+}
 
 
 def test_every_config_is_tried():

@@ -12,11 +12,24 @@ from gradlab.config import yaml12
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("1e-3", 0.001), ("3e4", 30000.0), (".5", 0.5), ("1.", 1.0), ("-2.5E+2", -250.0), ("+1", 1), ("010", 10),
-        ("0o10", 8), ("0xff", 255), ("true", True), ("FALSE", False), ("~", None), ("null", None), ("", None),
-        (".inf", math.inf), ("-.inf", -math.inf),
+        ("1e-3", 0.001),
+        ("3e4", 30000.0),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("-2.5E+2", -250.0),
+        ("+1", 1),
+        ("010", 10),
+        ("0o10", 8),
+        ("0xff", 255),
+        ("true", True),
+        ("FALSE", False),
+        ("~", None),
+        ("null", None),
+        ("", None),
+        (".inf", math.inf),
+        ("-.inf", -math.inf),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_string(text, value):
     read = yaml12.parse(f"key: {text}")["key"]
     assert read == value and type(read) is type(value)

@@ -99,7 +99,7 @@ def test_the_step_is_scanned_once_and_not_once_a_lane():
         rates = np.linspace(0.01, 0.1, count)
         keys = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
         many, shared = lanes(rates), task()
-        state = jax.eval_shape(_start, shared, many, keys)
+        state = jax.eval_shape(_start, shared, many, keys, None)
         closed = _segment.trace(shared, many, state, keys, jnp.int32(0), 5, plan()).jaxpr
         return sum(1 for _ in _all_equations(closed.jaxpr))
 
