@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from gradlab.cli.terminal import Terminal, amount_of_bytes
 from gradlab.config import Experiment
@@ -23,7 +23,7 @@ from gradlab.training.stop import check_rules
 def bytes_of(tree: Any) -> int:
     """The bytes of a tree of arrays or of their shapes.
 
-    >>> bytes_of({'w': jax.ShapeDtypeStruct((3, 5), jnp.float32)})
+    >>> bytes_of({'w': jax.ShapeDtypeStruct((3, 5), np.float32)})
     60
     """
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -59,7 +59,7 @@ def show_runs(experiment: Experiment, recipes: Mapping[str, Transform], terminal
     rows = []
     for label, tx in recipes.items():
         run = jax.eval_shape(start, task, tx, key)
-        program = loop._segment.lower(task, tx, run, feed, key, jnp.int32(0), rules, lengths[0], settings).compile()
+        program = loop._segment.lower(task, tx, run, feed, key, np.int32(0), rules, lengths[0], settings).compile()
         sizes = [amount_of_bytes(bytes_of(tree)) for tree in (run.params, run.opt_state)]
         rows.append([label, len(lengths), *sizes, _program_bytes(program)])
     terminal.say(f"{_task_in_words(task)}; {steps:,} steps in segments of {lengths[0]}")
@@ -82,17 +82,16 @@ def show_sweep(setup: Setup, terminal: Terminal) -> None:
     rows = []
     for number, bucket in enumerate(setup.buckets):
         chunks = setup.chunks(bucket)
-        state, program = _lane_program(setup, bucket)
-        count = len(chunks[0]) * seeds
+        run, program = _lane_program(setup, bucket)
         rows.append(
             [
                 number,
                 ", ".join(f"{name}={value}" for name, value in bucket.structure.items()) or "-",
                 len(bucket.trials),
                 len(chunks),
-                count,
+                len(chunks[0]) * seeds,
                 len(lengths),
-                amount_of_bytes(bytes_of(state.runs) / count),
+                amount_of_bytes(bytes_of(run)),
                 _program_bytes(program),
             ]
         )
@@ -106,8 +105,17 @@ def show_sweep(setup: Setup, terminal: Terminal) -> None:
 
 
 def _lane_program(setup: Setup, bucket: Bucket) -> tuple[Any, Any]:
-    group = setup.lanes(setup.chunks(bucket)[0])
-    keys = jax.vmap(jax.random.key)(jnp.asarray(setup.seeds, dtype=jnp.uint32))
-    state = jax.eval_shape(lanes._start, setup.task, group, keys, None)
-    lowered = lanes._segment.lower(setup.task, group, state, keys, jnp.int32(0), setup.plan.segment, setup.plan)
-    return state, lowered.compile()
+    """The state of one lane, as shapes, and the compiled segment of a chunk."""
+    group, key, seeds = setup.lanes(setup.chunks(bucket)[0]), jax.random.key(0), len(setup.seeds)
+    first = jax.tree.map(lambda leaf: leaf[0], group)
+    run = jax.eval_shape(start, setup.task.replace(**first.task_values), first.tx, key)
+    feed = jax.eval_shape(lambda key: make_feed(setup.task.train, key), key)
+    state = lanes.LaneState(_stacked(run, seeds, group.count), _stacked(feed, seeds))
+    keys = _stacked(key, seeds)
+    lowered = lanes._segment.lower(setup.task, group, state, keys, np.int32(0), setup.plan.segment, setup.plan)
+    return run, lowered.compile()
+
+
+def _stacked(tree: Any, *axes: int) -> Any:
+    """The shapes of a tree with further axes before the others."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*axes, *leaf.shape), leaf.dtype), tree)

@@ -44,7 +44,7 @@ class History:
     params: Any  # the weights to evaluate at
     run: Run  # the whole final state
     reason: str  # 'steps', 'diverged', or the rule that stopped the run
-    seconds: float
+    seconds: float  # compiling included
 
     @property
     def steps(self) -> int:
@@ -101,6 +101,7 @@ def fit(
     >>> history.steps, history.reason, bool(history.loss[-1] < 1e-4)
     (100, 'steps', True)
     """
+    began = time.perf_counter()
     tx = adopt(tx)
     batch_size, sampling = check_batches(task.train, batch_size, sampling, accumulate)
     steps = resolve_steps(steps, epochs, num_examples(task.train), batch_size)
@@ -113,7 +114,7 @@ def fit(
     if not jax.tree.leaves(run.params):
         raise ValueError(f"task {task.name!r} has no parameters to train")
     feed = make_feed(task.train, jax.random.fold_in(key, DATA))
-    record = _Record(task, patience, steps, progress)
+    record = _Record(task, patience, steps, progress, began)
     record.evaluate(tx, run, 0)
     done = 0
     while done < steps and record.reason is None:
@@ -167,13 +168,13 @@ def _segment(task, tx, run, feed, key, first, rules, length, settings):
 class _Record:
     """The host's side of a run: curves so far, whether it is over, progress."""
 
-    def __init__(self, task: Task, patience: Patience | None, steps: int, progress: Callable | None):
+    def __init__(self, task: Task, patience: Patience | None, steps: int, progress: Any, began: float):
         self.task, self.patience, self.steps, self.progress = task, patience, steps, progress
         self.data = task.valid if task.valid is not None else task.train
         self.losses, self.paths, self.eval_steps = [], [], []
         self.metrics: dict[str, list[float]] = {}
         self.reason: str | None = None
-        self.began = time.perf_counter()
+        self.began = began
 
     def evaluate(self, tx: Any, run: Run, done: int) -> None:
         for name, value in jax.device_get(_evaluate(self.task, tx, run, self.data)).items():

@@ -55,6 +55,14 @@ def test_the_history_has_a_row_for_each_evaluation(folder, gradlab_command):
     np.testing.assert_allclose([float(row["eval_loss"]) for row in rows], expected.metrics["loss"])
 
 
+def test_the_seed_of_a_run(folder, gradlab_command):
+    gradlab_command("run", "run.yaml", "--set", "task.jitter=0.5", "--set", "seed=3")
+    task = surface_task(quadratic(condition=5.0), jitter=0.5)
+    expected = gradlab.fit(task, gradlab.sgd(0.1), steps=12, eval_every=4, key=3)
+    with np.load(folder / "runs/run/curves.npz") as arrays:
+        np.testing.assert_array_equal(arrays["loss"], expected.loss)
+
+
 def test_the_facts_of_a_run(folder, gradlab_command):
     gradlab_command("run", "run.yaml", "--set", "train.stop.threshold=1e9")
     facts = json.loads((folder / "runs/run/resolved.json").read_text())
