@@ -11,7 +11,7 @@ from gradlab.config import Experiment
 from gradlab.core.transform import Transform
 from gradlab.core.values import describe
 from gradlab.sweeps import lanes
-from gradlab.sweeps.run import Setup
+from gradlab.sweeps.setup import Setup
 from gradlab.sweeps.space import Bucket
 from gradlab.tasks.task import Task
 from gradlab.training import loop

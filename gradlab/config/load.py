@@ -11,7 +11,7 @@ from gradlab.config import yaml12
 from gradlab.config.errors import ConfigError, Problem, shown
 from gradlab.config.overrides import SOURCE, override
 from gradlab.config.schema import Config, RaceConfig, RunConfig, SweepConfig
-from gradlab.sweeps.run import Setup
+from gradlab.sweeps.setup import Setup
 from gradlab.tasks.task import Task
 
 

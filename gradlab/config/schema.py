@@ -25,7 +25,7 @@ from gradlab.config.recipe import Recipe
 from gradlab.config.scalars import Text, Whole
 from gradlab.config.sections import Section, Sweep, SweepTrain, Train
 from gradlab.core.check import suggestion
-from gradlab.sweeps.run import TASK, Setup, prepare
+from gradlab.sweeps.setup import TASK, Setup, prepare
 from gradlab.sweeps.space import Space, dimension_from
 from gradlab.tasks.task import Task
 

@@ -18,14 +18,12 @@ import jax.numpy as jnp
 import optax
 
 from gradlab.core import check
-from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import with_weight_decay
-from gradlab.transforms.scaling import scale_by_learning_rate
 
 CONVENTIONS = ("official", "paper")
 LINEAR_FROM = 20.0  # of beta * x: from here on PyTorch's Softplus, and so the official code, returns x itself
@@ -160,13 +158,6 @@ def scale_by_samsgrad(
     )
 
 
-def _with_optional_decay(direction, learning_rate, weight_decay, mask, decay):
-    check.non_negative(learning_rate=learning_rate)
-    if weight_decay is None:
-        return chain(direction, scale_by_learning_rate(learning_rate))
-    return with_weight_decay(direction, learning_rate, weight_decay, mask, decay)
-
-
 def sadam(
     learning_rate: Any = 0.1,
     b1: Any = 0.9,
@@ -209,7 +200,7 @@ def sadam(
     [-0.1, -2.28e-07]
     """
     direction = scale_by_sadam(b1, b2, beta, eps_root, mu_dtype, convention=convention)
-    return _with_optional_decay(direction, learning_rate, weight_decay, mask, decay)
+    return with_weight_decay(direction, learning_rate, weight_decay, mask, decay)
 
 
 def samsgrad(
@@ -242,4 +233,4 @@ def samsgrad(
     -0.025
     """
     direction = scale_by_samsgrad(b1, b2, beta, eps_root, mu_dtype, convention=convention)
-    return _with_optional_decay(direction, learning_rate, weight_decay, mask, decay)
+    return with_weight_decay(direction, learning_rate, weight_decay, mask, decay)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas
 
 LOSS = "loss"  # the name of the training-loss curve, beside those of the metrics
+VALID_LOSS = "valid_loss"  # what trials are compared by, where there is validation data
 METRIC = "metric."  # begins the names of the metrics in curves.npz
 
 
@@ -136,7 +137,7 @@ class SweepResult:
     @property
     def main_metric(self) -> str:
         """``valid_loss`` if there is one, else the first metric, else the training loss."""
-        return "valid_loss" if "valid_loss" in self.metrics else next(iter(self.metrics), LOSS)
+        return VALID_LOSS if VALID_LOSS in self.metrics else next(iter(self.metrics), LOSS)
 
     @property
     def _curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:

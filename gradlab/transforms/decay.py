@@ -38,7 +38,7 @@ def add_decayed_weights(weight_decay: Any = 0.0, mask: Any = None) -> Transform:
     >>> round(float(updates['kernel'][0]), 4), float(updates['bias'][0])
     (0.2, 0.0)
     """
-    check.non_negative(weight_decay=weight_decay)
+    _check_decay(weight_decay)
     tx = transform(_empty_init, _add_decayed_weights_update, weight_decay=weight_decay)
     return tx if mask is None else masked(tx, mask)
 
@@ -53,7 +53,7 @@ def subtract_decayed_weights(weight_decay: Any, mask: Any = None) -> Transform:
     >>> round(float(tx.update(jnp.zeros(1), tx.init(jnp.ones(1)), jnp.ones(1))[0][0]), 4)
     -0.1
     """
-    check.non_negative(weight_decay=weight_decay)
+    _check_decay(weight_decay)
     tx = transform(_empty_init, _subtract_decayed_weights_update, weight_decay=weight_decay)
     return tx if mask is None else masked(tx, mask)
 
@@ -61,14 +61,26 @@ def subtract_decayed_weights(weight_decay: Any, mask: Any = None) -> Transform:
 def with_weight_decay(
     direction: optax.GradientTransformation, learning_rate: Any, weight_decay: Any, mask: Any, decay: str
 ) -> Transform:
-    """``direction``, weight decay and the learning rate in the order that ``decay`` names: see the module."""
+    """``direction``, weight decay and the learning rate in the order that ``decay`` names: see the module.
+
+    Without weight decay (``None``) there is no stage for it.
+    """
     check.one_of("decay", decay, DECAYS)
+    check.non_negative(learning_rate=learning_rate)
     step = scale_by_learning_rate(learning_rate)
+    if weight_decay is None:
+        return chain(direction, step)
     if decay == "coupled":
         return chain(add_decayed_weights(weight_decay, mask), direction, step)
     if decay == "independent":
         return chain(direction, step, subtract_decayed_weights(weight_decay, mask))
     return chain(direction, add_decayed_weights(weight_decay, mask), step)
+
+
+def _check_decay(weight_decay: Any) -> None:
+    if weight_decay is None:
+        raise TypeError("weight_decay is None: leave the stage out, or pass 0.0")
+    check.non_negative(weight_decay=weight_decay)
 
 
 def _decay_rule(g, p, *, weight_decay):

@@ -115,3 +115,15 @@ def test_low_precision_decay_is_added_before_rounding():
     g, p = jnp.array([1.0], "bfloat16"), jnp.array([1.0], "bfloat16")
     tx = gradlab.chain(add_decayed_weights(2**-5), gradlab.scale(2.0**5))
     assert float(_apply(tx, g, p)[0]) == 2.0**5 + 1
+
+
+def test_no_weight_decay_is_no_stage():
+    params = {"w": jnp.ones(3)}
+    for weight_decay, stages in ((None, 2), (0.0, 3)):
+        tx = gradlab.adamw(0.1, weight_decay=weight_decay)
+        assert len(tx.init(params)) == stages
+        updates, _ = tx.update(params, tx.init(params), params)
+        chex.assert_trees_all_close(updates, {"w": jnp.full(3, -0.1)}, rtol=1e-6)
+    for make in (add_decayed_weights, subtract_decayed_weights):
+        with pytest.raises(TypeError, match="leave the stage out"):
+            make(None)
