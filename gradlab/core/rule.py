@@ -92,8 +92,7 @@ class Rule:
 class InitRule(Rule):
     """A rule that runs operation by operation, so that each buffer is made where its parameter lies.
 
-    Under jit XLA would place the new buffers itself, and compiling an init takes about ten times as long as
-    running it once (README, design notes).
+    Under jit XLA would place the new buffers itself, and an init runs once: compiling it does not pay.
     """
 
     def __call__(self, *args, **kwargs):

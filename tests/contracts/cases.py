@@ -31,7 +31,7 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
         "rosenbrock": {"learning_rate": 0.1, "unrectified": "skip"},
     },
     "rprop": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.01}},
-    "sign_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.01}},
+    "sign_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
     "sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
 }
 

@@ -28,7 +28,7 @@ def other_values(tx, factor):
 
 
 class Variants(chex.TestCase):
-    @chex.all_variants(without_device=False)
+    @chex.all_variants(with_pmap=False)
     @parameterized.parameters(*NAMES)
     def test_every_way_of_calling_gives_the_same_numbers(self, name):
         tx, params = build(name), mixed_tree()
