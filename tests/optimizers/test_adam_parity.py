@@ -143,3 +143,18 @@ def test_the_denominator_of_sadam_is_torchs_softplus():
     updates, _ = tx.update(jnp.asarray(gradients), tx.init(jnp.zeros_like(gradients)))
     denominators = torch.nn.Softplus(beta=50)(torch.tensor(gradients)).numpy()
     np.testing.assert_allclose(gradients / np.asarray(updates), denominators, rtol=1e-14)
+
+
+def test_float32_radam_of_optax_rectifies_steps_that_have_no_variance_yet():
+    """At b2 = 0.9999 the first five steps move by the gradient itself; Optax's rho cancels and calls them rectified."""
+    with jax.enable_x64(False):
+        ones = jnp.ones(1, jnp.float32)
+        steps = {}
+        for make in (radam, optax.radam):
+            tx = make(1e-3, b2=0.9999)
+            state, steps[make] = tx.init(ones), []
+            for _ in range(5):
+                updates, state = tx.update(ones, state)
+                steps[make].append(float(updates[0]))
+    np.testing.assert_allclose(steps[radam], -1e-3, rtol=1e-5)
+    assert abs(steps[optax.radam][1]) < 1e-4

@@ -231,3 +231,41 @@ def test_initialisation_data_and_noise_have_streams_of_their_own():
     params, _ = task.init(jax.random.fold_in(key, INIT))
     history = fit(task, gradlab.sgd(0.0), steps=1, key=0, batch_size=8)
     chex.assert_trees_all_close(history.params, params, rtol=1e-6)
+
+
+def documents_regression():
+    """y = 3 x + U(0, 1) on 100 points, NumPy's seed 1: the documents call its full-batch descent stochastic."""
+    random = np.random.RandomState(1)
+    x = random.rand(100)
+    return make_task(
+        _start_at_origin, _affine_error, train={"x": x, "y": 3 * x + random.rand(100)}, name="documents' regression"
+    )
+
+
+def _start_at_origin(key):
+    return jnp.zeros(2), {}
+
+
+def _affine_error(params, model_state, batch, key):
+    return jnp.mean((params[0] * batch["x"] + params[1] - batch["y"]) ** 2), model_state
+
+
+def test_full_batch_descent_contracts_towards_the_least_squares_solution():
+    task = documents_regression()
+    design = np.stack([task.train["x"], np.ones(100)], axis=1)
+    hessian = 2 * design.T @ design / 100
+    solution = np.linalg.lstsq(design, task.train["y"], rcond=None)[0]
+    history = fit(task, gradlab.sgd(0.01), steps=1000)
+    contraction = np.linalg.matrix_power(np.eye(2) - 0.01 * hessian, 1000)
+    np.testing.assert_allclose(history.params, solution - contraction @ solution, rtol=1e-9)
+    shuffled = fit(task, gradlab.sgd(0.01), steps=1000, batch_size=1)
+    assert np.abs(np.asarray(shuffled.params) - np.asarray(history.params)).max() > 1e-3
+
+
+def test_descent_lowers_the_loss_at_every_step_only_below_two_over_the_curvature():
+    task = documents_regression()
+    design = np.stack([task.train["x"], np.ones(100)], axis=1)
+    limit = 2 / np.linalg.eigvalsh(2 * design.T @ design / 100)[-1]
+    below, above = (fit(task, gradlab.sgd(factor * limit), steps=40).loss for factor in (0.99, 1.01))
+    assert np.all(np.diff(below) < 0)
+    assert np.all(np.diff(above[-20:]) > 0)
