@@ -103,9 +103,13 @@ def _lines(init: Any, update: Any, indent: str) -> Iterator[str]:
         yield f"{indent}{stage.rule.name}({', '.join(shown)})"
         indent += "  "
     is_stage = lambda x: isinstance(x, Partial)
-    inner = [jax.tree.leaves(opened.values.get("inner"), is_leaf=is_stage) for opened in (_opened(init), stage)]
-    for inner_init, inner_update in zip(*inner, strict=True):
-        yield from _lines(inner_init, inner_update, indent)
+    inner = stage.values.get("inner")
+    inits = jax.tree.leaves(_opened(init).values.get("inner"), is_leaf=is_stage)
+    updates, _ = jax.tree_util.tree_flatten_with_path(inner, is_leaf=is_stage)
+    for inner_init, (path, inner_update) in zip(inits, updates, strict=True):
+        if isinstance(inner, dict):
+            yield f"{indent}{path_name(path)}:"
+        yield from _lines(inner_init, inner_update, indent + "  " * isinstance(inner, dict))
 
 
 class _Opened(NamedTuple):

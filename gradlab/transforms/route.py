@@ -28,6 +28,9 @@ class ByPath:
 
     rules: tuple[tuple[str, Any], ...]
 
+    def __repr__(self) -> str:
+        return f"by_path({', '.join(map(repr, self.rules))})"
+
     def __call__(self, params: Tree) -> Tree:
         matched = set()
         labels = jax.tree_util.tree_map_with_path(lambda path, _: self._label(trees.path_name(path), matched), params)
@@ -63,6 +66,9 @@ class _AnyPattern:
     """True for the parameters in whose path one of the patterns occurs."""
 
     patterns: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return repr(self.patterns[0] if len(self.patterns) == 1 else list(self.patterns))
 
     def __call__(self, params: Tree) -> Tree:
         names = trees.paths(params)

@@ -146,3 +146,14 @@ def test_a_population_checks_its_values():
         population(gradlab.sgd, learning_rate=jnp.ones(2), momentum=jnp.full(3, 0.5))
     with pytest.raises(ValueError, match="`learning_rate` must be >= 0, got -1 at position 1"):
         population(gradlab.sgd, learning_rate=jnp.array([1.0, -1.0]))
+
+
+def test_describe_says_which_label_a_stage_belongs_to():
+    tx = gradlab.partition({"slow": gradlab.sgd(0.1), "still": gradlab.set_to_zero()}, gradlab.by_path(("w", "slow")))
+    assert gradlab.describe(tx).splitlines()[1:] == [
+        "  slow:",
+        "    identity()",
+        "    scale_by_learning_rate(learning_rate=0.1, flip_sign=True)",
+        "  still:",
+        "    set_to_zero()",
+    ]
