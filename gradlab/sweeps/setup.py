@@ -16,7 +16,7 @@ from gradlab.sweeps.space import Bucket, Space
 from gradlab.sweeps.trial import Trial
 from gradlab.tasks.task import Task
 from gradlab.training.batches import check_batches, num_examples
-from gradlab.training.loop import resolve_steps
+from gradlab.training.loop import resolve_segment, resolve_steps
 
 TASK = "task."  # begins the names of a space that are numbers of the task
 
@@ -85,8 +85,7 @@ def prepare(
         raise ValueError(f"a sweep needs at least one seed, each once, got {seeds}")
     batch_size, sampling = check_batches(task.train, batch_size, sampling, accumulate)
     steps = resolve_steps(steps, epochs, num_examples(task.train), batch_size)
-    segment = min(steps, int(eval_every or max(1, -(-steps // 20))))
-    check.in_range("eval_every", segment, 1)
+    segment = resolve_segment(eval_every, steps)
     plan = Plan(steps, segment, batch_size, sampling, accumulate)
     chunk = max(1, 16 // len(seeds)) if chunk is None else chunk
     check.in_range("chunk", chunk, 1)

@@ -105,8 +105,7 @@ def fit(
     tx = adopt(tx)
     batch_size, sampling = check_batches(task.train, batch_size, sampling, accumulate)
     steps = resolve_steps(steps, epochs, num_examples(task.train), batch_size)
-    segment = min(steps, int(eval_every or max(1, -(-steps // 20))))
-    check.in_range("eval_every", segment, 1)
+    segment = resolve_segment(eval_every, steps)
     rules, patience = check_rules(stop)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
     settings = Settings(batch_size, sampling, accumulate, trajectory)
@@ -132,6 +131,14 @@ class Settings(NamedTuple):
     sampling: str
     accumulate: int
     trajectory: bool
+
+
+def resolve_segment(eval_every: int | None, steps: int) -> int:
+    """Steps between evaluations: what was asked for, or a twentieth of the run."""
+    if eval_every is None:
+        return -(-steps // 20)
+    check.in_range("eval_every", eval_every, 1)
+    return min(steps, int(eval_every))
 
 
 def resolve_steps(steps: int | None, epochs: int | None, examples: int, batch_size: int | None) -> int:

@@ -202,6 +202,7 @@ def test_a_users_model_in_three_lines():
         ({"steps": 5, "batch_size": 4, "accumulate": 3}, "does not divide into accumulate=3"),
         ({"steps": 5, "sampling": "epochs"}, "did you mean 'epoch'"),
         ({"steps": 5, "eval_every": -1}, "`eval_every` must be >= 1"),
+        ({"steps": 5, "eval_every": 0}, "`eval_every` must be >= 1, got 0"),
         ({"steps": 5, "stop": Patience(2, "accuracy")}, "does not report"),
         ({"steps": 5, "stop": Patience(0)}, "`patience` must be >= 1"),
         ({"steps": 5, "stop": [Patience(1), Patience(2)]}, "one Patience rule"),
