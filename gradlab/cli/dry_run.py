@@ -59,7 +59,7 @@ def show_runs(experiment: Experiment, recipes: Mapping[str, Transform], terminal
     rows = []
     for label, tx in recipes.items():
         run = jax.eval_shape(start, task, tx, key)
-        program = loop._segment.lower(task, tx, run, feed, key, np.int32(0), rules, lengths[0], settings).compile()
+        program = loop.run_segment.lower(task, tx, run, feed, key, np.int32(0), rules, lengths[0], settings).compile()
         sizes = [amount_of_bytes(bytes_of(tree)) for tree in (run.params, run.opt_state)]
         rows.append([label, len(lengths), *sizes, _program_bytes(program)])
     terminal.say(f"{_task_in_words(task)}; {steps:,} steps in segments of {lengths[0]}")
@@ -112,7 +112,7 @@ def _lane_program(setup: Setup, bucket: Bucket) -> tuple[Any, Any]:
     feed = jax.eval_shape(lambda key: make_feed(setup.task.train, key), key)
     state = lanes.LaneState(_stacked(run, seeds, group.count), _stacked(feed, seeds))
     keys = _stacked(key, seeds)
-    lowered = lanes._segment.lower(setup.task, group, state, keys, np.int32(0), setup.plan.segment, setup.plan)
+    lowered = lanes.run_segment.lower(setup.task, group, state, keys, np.int32(0), setup.plan.segment, setup.plan)
     return run, lowered.compile()
 
 

@@ -51,7 +51,7 @@ def identity() -> Transform:
     >>> float(updates['w']), state
     (3.0, EmptyState())
     """
-    return transform(_empty_init, _identity_update)
+    return transform(empty_init, _identity_update)
 
 
 def _chain_init(params, *, inner):
@@ -88,7 +88,7 @@ def _named_chain_update(grads, state, params=None, *, inner, names, **extra):
     return updates, OrderedDict(zip(names, new_state, strict=True))
 
 
-def _empty_init(params):
+def empty_init(params):
     del params
     return optax.EmptyState()
 

@@ -72,8 +72,8 @@ def transform(
     bound_init = Partial(InitRule(init, at_init_structure), **at_init)
     bound_update = Partial(Rule(update, structure), **hyperparams)
     if schedules:
-        bound_init = Partial(InitRule(_scheduled_init), init=bound_init)
-        bound_update = Partial(Rule(_scheduled_update), update=bound_update, schedules=schedules)
+        bound_init = Partial(InitRule(scheduled_init), init=bound_init)
+        bound_update = Partial(Rule(scheduled_update), update=bound_update, schedules=schedules)
     return Transform(bound_init, bound_update)
 
 
@@ -128,11 +128,11 @@ def _is_scheduled(value: Any) -> bool:
     return any(map(is_schedule, jax.tree.leaves(value, is_leaf=is_schedule)))
 
 
-def _scheduled_init(params, *, init):
+def scheduled_init(params, *, init):
     return ScheduledState(count=jnp.zeros([], jnp.int32), inner_state=init(params))
 
 
-def _scheduled_update(grads, state, params=None, *, update, schedules, **extra):
+def scheduled_update(grads, state, params=None, *, update, schedules, **extra):
     evaluate = lambda leaf: leaf(state.count) if is_schedule(leaf) else leaf  # noqa: E731
     values = jax.tree.map(evaluate, schedules, is_leaf=is_schedule)
     updates, inner_state = update(grads, state.inner_state, params, **values, **extra)

@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from gradlab.core import check
 from gradlab.core.rule import Rule
 from gradlab.core.schedule import Schedule
-from gradlab.core.transform import Transform, _scheduled_init, _scheduled_update
+from gradlab.core.transform import Transform, scheduled_init, scheduled_update
 from gradlab.core.tree import path_name
 
 
@@ -120,9 +120,9 @@ class _Opened(NamedTuple):
 def _opened(stage: Partial) -> _Opened:
     """A stage with its schedules put back where they belong."""
     function, values = getattr(stage.func, "function", None), dict(stage.keywords)
-    if function is _scheduled_init:
+    if function is scheduled_init:
         return _opened(values["init"])
-    if function is _scheduled_update:
+    if function is scheduled_update:
         return _Opened(values["update"].func, {**values["update"].keywords, **values["schedules"]})
     return _Opened(getattr(stage.func, "foreign", stage.func), values)
 
@@ -136,7 +136,7 @@ def relabel(tx: Transform, **names: str) -> Transform:
     >>> hyperparams(relabel(gradlab.trace(0.9), decay='momentum'))
     {'momentum': 0.9}
     """
-    if getattr(tx.update.func, "function", None) is _scheduled_update:
+    if getattr(tx.update.func, "function", None) is scheduled_update:
         inner = relabel(Transform(tx.init, tx.update.keywords["update"]), **names).update
         return Transform(tx.init, Partial(tx.update.func, **{**tx.update.keywords, "update": inner}))
     rule = dataclasses.replace(tx.update.func, shown_as=tuple(names.items()))

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import optax
 
 from gradlab.core import check
-from gradlab.core.compose import _empty_init, chain
+from gradlab.core.compose import chain, empty_init
 from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
@@ -52,7 +52,7 @@ def scale_by_sign() -> Transform:
     >>> scale_by_sign().update(jnp.array([3.0, -0.1, 0.0]), optax.EmptyState())[0].tolist()
     [1.0, -1.0, 0.0]
     """
-    return transform(_empty_init, _scale_by_sign_update)
+    return transform(empty_init, _scale_by_sign_update)
 
 
 def sign_sgd(learning_rate: Any) -> Transform:

@@ -77,7 +77,7 @@ def run_lanes(task: Task, lanes: Lanes, seeds: Sequence[int], plan: Plan) -> Ite
     data = task.valid if task.valid is not None else task.train
     yield _result(0, None, _evaluate(task, lanes, state, data), state)
     for first, length in plan.segments():
-        state, loss = _segment(task, lanes, state, keys, np.int32(first), length, plan)
+        state, loss = run_segment(task, lanes, state, keys, np.int32(first), length, plan)
         yield _result(first + length, loss, _evaluate(task, lanes, state, data), state)
 
 
@@ -128,7 +128,7 @@ def _evaluate(task: Task, lanes: Lanes, state: LaneState, data: Any) -> dict[str
 
 
 @functools.partial(jax.jit, static_argnames=("length", "plan"), donate_argnames="state")
-def _segment(task: Task, lanes: Lanes, state: LaneState, keys: jax.Array, first: jax.Array, length: int, plan: Plan):
+def run_segment(task: Task, lanes: Lanes, state: LaneState, keys: jax.Array, first: jax.Array, length: int, plan: Plan):
     advance = functools.partial(train_step, accumulate=plan.accumulate)
     take = lambda feed, step: draw(feed, task.train, step, batch_size=plan.batch_size, sampling=plan.sampling)
 

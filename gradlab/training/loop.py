@@ -118,7 +118,7 @@ def fit(
     done = 0
     while done < steps and record.reason is None:
         length = min(segment, steps - done)
-        run, feed, losses, path = _segment(task, tx, run, feed, key, jnp.int32(done), rules, length, settings)
+        run, feed, losses, path = run_segment(task, tx, run, feed, key, jnp.int32(done), rules, length, settings)
         done = record.add(run, losses, path, done + length, rules)
         record.evaluate(tx, run, done)
     return record.history(tx, run)
@@ -158,7 +158,7 @@ _evaluate = jax.jit(evaluate)
 
 
 @functools.partial(jax.jit, static_argnames=("length", "settings"), donate_argnames=("run", "feed"))
-def _segment(task, tx, run, feed, key, first, rules, length, settings):
+def run_segment(task, tx, run, feed, key, first, rules, length, settings):
     noise = jax.random.fold_in(key, NOISE)
 
     def one(carry, step):

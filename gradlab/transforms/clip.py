@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.core import check
-from gradlab.core.compose import _empty_init
+from gradlab.core.compose import empty_init
 from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import global_norm, norm
 from gradlab.core.rule import static
@@ -41,7 +41,7 @@ def clip(max_delta: Any) -> Transform:
     [-1.0, 0.5]
     """
     check.non_negative(max_delta=max_delta)
-    return transform(_empty_init, _clip_update, max_delta=max_delta)
+    return transform(empty_init, _clip_update, max_delta=max_delta)
 
 
 def clip_by_global_norm(max_norm: Any) -> Transform:
@@ -61,7 +61,7 @@ def clip_by_global_norm(max_norm: Any) -> Transform:
     (0.6, 0.8)
     """
     check.non_negative(max_norm=max_norm)
-    return transform(_empty_init, _clip_by_global_norm_update, max_norm=max_norm)
+    return transform(empty_init, _clip_by_global_norm_update, max_norm=max_norm)
 
 
 def clip_by_block_rms(threshold: Any) -> Transform:
@@ -80,7 +80,7 @@ def clip_by_block_rms(threshold: Any) -> Transform:
     ([0.8485, 1.1314], [0.5])
     """
     check.non_negative(threshold=threshold)
-    return transform(_empty_init, _clip_by_block_rms_update, threshold=threshold)
+    return transform(empty_init, _clip_by_block_rms_update, threshold=threshold)
 
 
 def adaptive_grad_clip(clipping: Any, eps: Any = 1e-3, axis: int | tuple[int, ...] | None = None) -> Transform:
@@ -112,7 +112,7 @@ def adaptive_grad_clip(clipping: Any, eps: Any = 1e-3, axis: int | tuple[int, ..
     [[0.3536, 0.7071], [0.3536, 0.7071]]
     """
     check.non_negative(clipping=clipping, eps=eps)
-    return transform(_empty_init, _adaptive_grad_clip_update, clipping=clipping, eps=eps, axis=static(axis))
+    return transform(empty_init, _adaptive_grad_clip_update, clipping=clipping, eps=eps, axis=static(axis))
 
 
 def _factor(size: jax.Array, limit: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ from typing import Any
 import optax
 
 from gradlab.core import check
-from gradlab.core.compose import _empty_init, chain
+from gradlab.core.compose import chain, empty_init
 from gradlab.core.leafwise import leafwise
 from gradlab.core.transform import Transform, transform
 from gradlab.transforms.route import masked
@@ -39,7 +39,7 @@ def add_decayed_weights(weight_decay: Any = 0.0, mask: Any = None) -> Transform:
     (0.2, 0.0)
     """
     _check_decay(weight_decay)
-    tx = transform(_empty_init, _add_decayed_weights_update, weight_decay=weight_decay)
+    tx = transform(empty_init, _add_decayed_weights_update, weight_decay=weight_decay)
     return tx if mask is None else masked(tx, mask)
 
 
@@ -54,7 +54,7 @@ def subtract_decayed_weights(weight_decay: Any, mask: Any = None) -> Transform:
     -0.1
     """
     _check_decay(weight_decay)
-    tx = transform(_empty_init, _subtract_decayed_weights_update, weight_decay=weight_decay)
+    tx = transform(empty_init, _subtract_decayed_weights_update, weight_decay=weight_decay)
     return tx if mask is None else masked(tx, mask)
 
 

@@ -15,7 +15,7 @@ import optax
 
 from gradlab.core import check
 from gradlab.core import tree as trees
-from gradlab.core.compose import _empty_init
+from gradlab.core.compose import empty_init
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 
@@ -259,7 +259,7 @@ def set_to_zero() -> Transform:
     >>> set_to_zero().update(jnp.array([1.0, jnp.nan]), optax.EmptyState())[0].tolist()
     [0.0, 0.0]
     """
-    return transform(_empty_init, _set_to_zero_update)
+    return transform(empty_init, _set_to_zero_update)
 
 
 def _set_to_zero_update(grads, state, params=None, **extra):

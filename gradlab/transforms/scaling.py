@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from gradlab.core.compose import _empty_init
+from gradlab.core.compose import empty_init
 from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
 from gradlab.core.schedule import Schedule, as_schedule
@@ -25,7 +25,7 @@ def scale(step_size: Any) -> Transform:
     >>> scale(-0.5).update(jnp.ones(2), optax.EmptyState())[0].tolist()
     [-0.5, -0.5]
     """
-    return transform(_empty_init, _scale_update, step_size=step_size)
+    return transform(empty_init, _scale_update, step_size=step_size)
 
 
 def descend() -> Transform:
@@ -34,7 +34,7 @@ def descend() -> Transform:
     >>> descend().update(jnp.ones(2), optax.EmptyState())[0].tolist()
     [-1.0, -1.0]
     """
-    return transform(_empty_init, _descend_update)
+    return transform(empty_init, _descend_update)
 
 
 def scale_by_schedule(step_size_fn: Any) -> Transform:
@@ -73,7 +73,7 @@ def scale_by_learning_rate(learning_rate: Any, *, flip_sign: bool = True) -> Tra
             flip_sign=static(flip_sign),
         )
     return transform(
-        _empty_init, _scale_by_learning_rate_update, learning_rate=learning_rate, flip_sign=static(flip_sign)
+        empty_init, _scale_by_learning_rate_update, learning_rate=learning_rate, flip_sign=static(flip_sign)
     )
 
 

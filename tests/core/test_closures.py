@@ -19,13 +19,13 @@ def _asking_update(grads, state, params=None, *, value_fn, **extra):
     return jax.tree.map(lambda g: g * value_fn(params), grads), state
 
 
-def _empty_init(params):
+def empty_init(params):
     return ()
 
 
 def _evaluate(value_fn):
     params = jnp.float64(3.0)
-    tx = gradlab.chain(gradlab.scale(1.0), gradlab.transform(_empty_init, _asking_update))
+    tx = gradlab.chain(gradlab.scale(1.0), gradlab.transform(empty_init, _asking_update))
     return float(tx.update(jnp.ones(()), tx.init(params), params, value_fn=value_fn)[0])
 
 
@@ -117,7 +117,7 @@ def test_functions_that_hold_themselves_or_an_empty_cell_still_work():
 
 def test_gradients_flow_into_what_was_closed_over():
     def total(k):
-        tx = gradlab.transform(_empty_init, _asking_update)
+        tx = gradlab.transform(empty_init, _asking_update)
         return tx.update(jnp.ones(()), (), jnp.float64(3.0), value_fn=_times(k))[0]
 
     assert float(jax.grad(total)(2.0)) == 3.0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gradlab
-from gradlab.sweeps.lanes import Lanes, Plan, _segment, _start, run_lanes
+from gradlab.sweeps.lanes import Lanes, Plan, _start, run_lanes, run_segment
 from gradlab.tasks import TASKS
 
 RATES = np.array([0.003, 0.03, 0.3])
@@ -100,7 +100,7 @@ def test_the_step_is_scanned_once_and_not_once_a_lane():
         keys = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
         many, shared = lanes(rates), task()
         state = jax.eval_shape(_start, shared, many, keys, None)
-        closed = _segment.trace(shared, many, state, keys, jnp.int32(0), 5, plan()).jaxpr
+        closed = run_segment.trace(shared, many, state, keys, jnp.int32(0), 5, plan()).jaxpr
         return sum(1 for _ in _all_equations(closed.jaxpr))
 
     assert equations(2) == equations(32)
