@@ -22,7 +22,7 @@ from gradlab.transforms.scaling import scale
 PARAMS = {"w": jnp.array([1.0, -2.0]), "b": None}
 
 
-def empty_init(params):
+def _empty_init(params):
     return optax.EmptyState()
 
 
@@ -32,24 +32,24 @@ def _affine_update(grads, state, params=None, *, gain, offset=None, double=False
 
 
 def test_numbers_are_leaves_and_static_is_structure():
-    tx = transform(empty_init, _affine_update, gain=2, offset=np.float32(1), double=static(True))
+    tx = transform(_empty_init, _affine_update, gain=2, offset=np.float32(1), double=static(True))
     assert jax.tree.leaves(tx) == [2.0, 1.0] and all(type(leaf) is float for leaf in jax.tree.leaves(tx))
     assert tx.update(jnp.ones(()), ())[0] == 5.0
-    plain = transform(empty_init, _affine_update, gain=2, offset=1, double=static(False))
+    plain = transform(_empty_init, _affine_update, gain=2, offset=1, double=static(False))
     assert jax.tree.structure(tx) != jax.tree.structure(plain)
     assert isinstance(tx, optax.GradientTransformationExtraArgs)
 
 
 def test_none_is_structure_and_zero_is_a_number():
-    off = transform(empty_init, _affine_update, gain=1.0, offset=None)
-    zero = transform(empty_init, _affine_update, gain=1.0, offset=0.0)
+    off = transform(_empty_init, _affine_update, gain=1.0, offset=None)
+    zero = transform(_empty_init, _affine_update, gain=1.0, offset=0.0)
     assert jax.tree.structure(off) != jax.tree.structure(zero) and len(jax.tree.leaves(zero)) == 2
 
 
 @pytest.mark.parametrize("bad", ["fast", True, object()])
 def test_what_is_no_number_must_be_static(bad):
     with pytest.raises(TypeError, match="hyperparameter `gain`"):
-        transform(empty_init, _affine_update, gain=bad)
+        transform(_empty_init, _affine_update, gain=bad)
 
 
 def test_new_values_never_retrace_and_equal_builds_are_equal():
@@ -68,7 +68,7 @@ def test_the_eager_update_is_compiled_once_for_all_builds():
         return jax.tree.map(lambda g: gain * g, grads), state
 
     for gain in (1.0, 2.0, 3.0):
-        tx = transform(empty_init, _counting_update, gain=gain)
+        tx = transform(_empty_init, _counting_update, gain=gain)
         for _ in range(2):
             assert tx.update(jnp.ones(()), ())[0] == gain
     assert len(traces) == 1
@@ -84,7 +84,7 @@ def test_a_structure_of_unhashable_trees_compares_by_value():
 
 
 def test_a_schedule_as_any_hyperparameter_is_read_at_the_count_of_the_step():
-    tx = transform(empty_init, _affine_update, gain=lambda count: 10.0 + count, offset=1.0)
+    tx = transform(_empty_init, _affine_update, gain=lambda count: 10.0 + count, offset=1.0)
     state = tx.init(PARAMS)
     assert isinstance(state, ScheduledState)
     seen = []
@@ -132,7 +132,7 @@ def test_optax_chain_takes_the_pair_and_passes_extra_arguments():
     def _value_update(grads, state, params=None, *, value, **extra):
         return jax.tree.map(lambda g: value * g, grads), state
 
-    tx = optax.chain(transform(empty_init, _value_update), gradlab.sgd(1.0))
+    tx = optax.chain(transform(_empty_init, _value_update), gradlab.sgd(1.0))
     assert float(tx.update(jnp.array(2.0), tx.init(jnp.array(2.0)), value=jnp.array(3.0))[0]) == -6.0
 
 
