@@ -150,6 +150,8 @@ def test_divergence_ends_the_run_and_keeps_finite_parameters():
     assert not np.isfinite(history.loss[-1])
     assert np.isfinite(history.loss[:-1]).all()
     assert np.isfinite(history.params).all()
+    frozen = 2.0 * (1 - 2 * 1e30) ** (history.steps - 1)  # where the loss was first infinite, not a step further
+    np.testing.assert_allclose(history.params, [frozen], rtol=1e-10)
 
 
 def test_epochs_count_whole_batches():
