@@ -55,18 +55,35 @@ _APPLY = Rule(_apply_updates)
 
 
 def register_readout(state_class: type, readout: Callable[[Any, Tree], Tree]) -> None:
-    """Says how ``readout(state, params)`` finds the evaluation weights in states of a class."""
+    """Says how ``readout(state, params)`` finds the evaluation weights in states of a class.
+
+    Where a mask hides parameters from the stage it returns what its buffers hold there, ``optax.MaskedNode()``.
+    """
     _READOUTS[state_class] = readout
+
+
+def readout_map(function: Callable, buffers: Tree, params: Tree, *others: Tree) -> Tree:
+    """``function(buffer, param, ...)`` on every leaf; ``MaskedNode`` wherever the buffers have one."""
+
+    def on_leaf(buffer, param, *rest):
+        return buffer if _is_masked(buffer) else function(buffer, param, *rest)
+
+    return jax.tree.map(on_leaf, buffers, params, *others, is_leaf=_is_masked)
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)
 
 
 def eval_params(tx: optax.GradientTransformation, state: Any, params: Tree) -> Tree:
     """The weights to evaluate at: those of the averaging stage of ``tx``, wherever its state is nested.
 
     Optimizers whose training point is not the point to report (look-ahead momentum, averages of the weights)
-    keep what they need in their state.  For every other optimizer this is ``params``.
+    keep what they need in their state.  For every other optimizer this is ``params``.  The groups of a partition may
+    each have a stage of their own.
 
     Raises:
-      ValueError: two stages each define evaluation weights.
+      ValueError: two stages each define evaluation weights for one parameter; the message names it.
 
     >>> import gradlab
     >>> tx = gradlab.adam(1e-3)
@@ -74,9 +91,25 @@ def eval_params(tx: optax.GradientTransformation, state: Any, params: Tree) -> T
     [1.0, 1.0]
     """
     del tx
-    has_readout = lambda node: type(node) in _READOUTS  # noqa: E731
-    found = [node for node in jax.tree.leaves(state, is_leaf=has_readout) if has_readout(node)]
-    if len(found) > 1:
-        names = [type(node).__name__ for node in found]
-        raise ValueError(f"several stages define evaluation weights ({', '.join(names)}); keep one averaging stage")
-    return _READOUTS[type(found[0])](found[0], params) if found else params
+    has_readout = lambda node: type(node) in _READOUTS
+    weights, owners = params, jax.tree.map(lambda p: None, params)
+    for node in jax.tree.leaves(state, is_leaf=has_readout):
+        if has_readout(node):
+            readout = _READOUTS[type(node)](node, params)
+            owners = _claim(type(node).__name__, readout, owners)
+            weights = jax.tree.map(lambda r, w: w if _is_masked(r) else r, readout, weights, is_leaf=_is_masked)
+    return weights
+
+
+def _claim(owner: str, readout: Tree, owners: Tree) -> Tree:
+    def claim(path, weight, before):
+        if _is_masked(weight):
+            return before
+        if before is not None:
+            raise ValueError(
+                f"several stages define evaluation weights for '{trees.path_name(path)}' ({before}, {owner}); "
+                "keep one averaging stage"
+            )
+        return owner
+
+    return jax.tree_util.tree_map_with_path(claim, readout, owners, is_leaf=_is_masked)

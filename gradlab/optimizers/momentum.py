@@ -37,7 +37,7 @@ from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
-from gradlab.core.update import register_readout
+from gradlab.core.update import readout_map, register_readout
 from gradlab.core.values import relabel
 from gradlab.transforms.accumulate import ema, trace
 from gradlab.transforms.scaling import scale_by_learning_rate
@@ -99,16 +99,12 @@ def _nesterov_trace_update(grads, state, params=None, *, decay, **extra):
     return updates, NesterovTraceState(shift=shift)
 
 
-def _is_masked(node: Any) -> bool:
-    return isinstance(node, optax.MaskedNode)
-
-
 def _unshifted(shift: Any, p: Any) -> Any:
-    return p if _is_masked(shift) else (p - shift).astype(p.dtype)
+    return (p - shift).astype(p.dtype)
 
 
 def _nesterov_readout(state: NesterovTraceState, params: Tree) -> Tree:
-    return jax.tree.map(_unshifted, state.shift, params, is_leaf=_is_masked)
+    return readout_map(_unshifted, state.shift, params)
 
 
 register_readout(NesterovTraceState, _nesterov_readout)

@@ -41,11 +41,44 @@ STARTS_ONLY = {"delta_bar_delta", "rprop"}
 # Rules that read the sign of the gradient have no meaning for complex numbers; neither does AdaDelta's form in Optax.
 REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum"}
 
+# They read the loss, and some the function that gives it.  Flax's own TrainState cannot pass either on.
+NEEDS_VALUE: set[str] = set()
+
+# What stands in for the learning rate where the argument goes by another name.
+RATE: dict[str, str] = {}
+
+# The number by which the contract differentiates a run, where the loss does not depend on the learning rate.
+DERIVATIVE_IN: dict[str, str] = {}
+
+# A loop whose length depends on the data has a forward derivative alone.
+FORWARD_ONLY: set[str] = set()
+
+# Hyperparameters that belong to a part (a line search, say) which a default argument brings along.
+OF_PARTS: dict[str, set[str]] = {}
+
+
+def rate_of(name: str) -> str:
+    return RATE.get(name, "learning_rate")
+
 
 def build(name: str, **values: Any) -> Any:
     """The optimizer of a name, at learning rate 0.01 where it has no default."""
-    required = inspect.signature(REGISTRY[name]).parameters["learning_rate"].default is inspect.Parameter.empty
-    return REGISTRY[name](**({"learning_rate": 0.01} if required else {}), **values)
+    required = inspect.signature(REGISTRY[name]).parameters[rate_of(name)].default is inspect.Parameter.empty
+    return REGISTRY[name](**({rate_of(name): 0.01} if required else {}), **values)
+
+
+def bowl(params: Any) -> jax.Array:
+    """Half the squared length of all parameters: the loss that stands behind ``value`` and ``value_fn``."""
+    return sum(0.5 * jnp.sum(jnp.abs(p) ** 2) for p in jax.tree.leaves(params))
+
+
+def extra(name: str, params: Any) -> dict[str, Any]:
+    """The extra arguments without which the optimizer of a name cannot work."""
+    return {"value": bowl(params), "value_fn": bowl} if name in NEEDS_VALUE else {}
+
+
+def update(name: str, tx: Any, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+    return tx.update(grads, state, params, **extra(name, params))
 
 
 def mixed_tree(dtype: Any = jnp.float64, seed: int = 0) -> dict[str, Any]:
@@ -57,10 +90,10 @@ def mixed_tree(dtype: Any = jnp.float64, seed: int = 0) -> dict[str, Any]:
     return jax.tree.unflatten(treedef, arrays)
 
 
-def run(tx: Any, params: Any, grads: list[Any], state: Any = None) -> tuple[Any, Any]:
+def run(name: str, tx: Any, params: Any, grads: list[Any]) -> tuple[Any, Any]:
     """Parameters and state after one update for each gradient tree."""
-    state = tx.init(params) if state is None else state
+    state = tx.init(params)
     for grad in grads:
-        updates, state = tx.update(grad, state, params)
+        updates, state = update(name, tx, grad, state, params)
         params = gradlab.apply_updates(params, updates)
     return params, state

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import gradlab
-from tests.contracts.cases import DEFAULT, NAMES, REAL_ONLY, SOLVING, STARTS_ONLY
+from tests.contracts.cases import DEFAULT, NAMES, NEEDS_VALUE, REAL_ONLY, SOLVING, STARTS_ONLY, rate_of
 
 
 def quadratic(x):
@@ -16,11 +16,12 @@ def rosenbrock(x):
     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
 
 
-def minimise(tx, loss, params, steps):
+def minimise(name, tx, loss, params, steps):
     def step(carry, _):
         params, state = carry
-        grads = jax.tree.map(jnp.conj, jax.grad(loss)(params))
-        updates, state = tx.update(grads, state, params)
+        value, grads = jax.value_and_grad(loss)(params)
+        needed = {"value": value, "value_fn": loss} if name in NEEDS_VALUE else {}
+        updates, state = tx.update(jax.tree.map(jnp.conj, grads), state, params, **needed)
         return (gradlab.apply_updates(params, updates), state), None
 
     (params, state), _ = jax.jit(lambda params: jax.lax.scan(step, (params, tx.init(params)), None, length=steps))(
@@ -31,24 +32,24 @@ def minimise(tx, loss, params, steps):
 
 def optimizer(name, surface, steps):
     values = dict(SOLVING.get(name, DEFAULT)[surface])
-    if name not in STARTS_ONLY:
-        values["learning_rate"] = gradlab.cosine_decay_schedule(values["learning_rate"], steps)
+    if name not in STARTS_ONLY and rate_of(name) in values:
+        values[rate_of(name)] = gradlab.cosine_decay_schedule(values[rate_of(name)], steps)
     return gradlab.REGISTRY[name](**values)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_quadratic(name):
     start = jnp.array([3.0, 1.0, -1.0])
-    assert minimise(optimizer(name, "quadratic", 1000), quadratic, start, 1000) < 1e-3 * quadratic(start)
+    assert minimise(name, optimizer(name, "quadratic", 1000), quadratic, start, 1000) < 1e-3 * quadratic(start)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rosenbrock(name):
     start = jnp.array([-1.2, 1.0])
-    assert minimise(optimizer(name, "rosenbrock", 4000), rosenbrock, start, 4000) < 0.1
+    assert minimise(name, optimizer(name, "rosenbrock", 4000), rosenbrock, start, 4000) < 0.1
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - REAL_ONLY))
 def test_complex_quadratic(name):
     start = jnp.array([3.0 + 1.0j, 1.0 - 2.0j, -1.0 + 0.5j], dtype=jnp.complex64)
-    assert minimise(optimizer(name, "quadratic", 1000), quadratic, start, 1000) < 1e-3 * quadratic(start)
+    assert minimise(name, optimizer(name, "quadratic", 1000), quadratic, start, 1000) < 1e-3 * quadratic(start)

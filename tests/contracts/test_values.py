@@ -10,17 +10,22 @@ import pytest
 from absl.testing import parameterized
 
 import gradlab
-from tests.contracts.cases import NAMES, STARTS_ONLY, build, mixed_tree, run
+from tests.contracts.cases import (
+    DERIVATIVE_IN,
+    FORWARD_ONLY,
+    NAMES,
+    OF_PARTS,
+    STARTS_ONLY,
+    bowl,
+    build,
+    extra,
+    mixed_tree,
+    rate_of,
+    run,
+    update,
+)
 
 GRADS = [mixed_tree(seed=seed) for seed in range(1, 6)]
-
-
-def steps(tx, params, grads):
-    state = tx.init(params)
-    for grad in grads:
-        updates, state = tx.update(grad, state, params)
-        params = gradlab.apply_updates(params, updates)
-    return params
 
 
 def other_values(tx, factor):
@@ -32,9 +37,10 @@ class Variants(chex.TestCase):
     @parameterized.parameters(*NAMES)
     def test_every_way_of_calling_gives_the_same_numbers(self, name):
         tx, params = build(name), mixed_tree()
-        eager_updates, eager_state = tx.update(GRADS[0], tx.init(params), params)
-        init, update = self.variant(tx.init), self.variant(tx.update)
-        updates, state = update(GRADS[0], init(params), params)
+        eager_updates, eager_state = update(name, tx, GRADS[0], tx.init(params), params)
+        init = self.variant(tx.init)
+        step = self.variant(lambda grads, state, params: update(name, tx, grads, state, params))
+        updates, state = step(GRADS[0], init(params), params)
         chex.assert_trees_all_close((updates, state), (eager_updates, eager_state), rtol=1e-12, atol=1e-15)
 
 
@@ -45,7 +51,7 @@ def test_one_trace_for_all_values_and_both_calls(name):
     @jax.jit
     @chex.assert_max_traces(n=1)
     def step(tx, grads, state, params):
-        return tx.update(grads, state, params)
+        return update(name, tx, grads, state, params)
 
     state = build(name).init(params)
     for factor in (1.0, 0.9, 0.8):
@@ -58,10 +64,11 @@ def test_one_trace_for_all_values_and_both_calls(name):
 def test_eager_updates_compile_once(name):
     params = mixed_tree()
     state = build(name).init(params)
-    build(name).update(GRADS[0], state, params)
+    needed = extra(name, params)
+    build(name).update(GRADS[0], state, params, **needed)
     with jax.no_tracing():
         for factor in (0.9, 0.8):
-            _, state = other_values(build(name), factor).update(GRADS[1], state, params)
+            _, state = other_values(build(name), factor).update(GRADS[1], state, params, **needed)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,31 +77,31 @@ def test_vmap_over_every_leaf_equals_the_loop(name):
     factors = [1.0, 0.97, 0.9]
     members = [other_values(build(name), factor) for factor in factors]
     lanes = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *members)
-    batched = jax.vmap(lambda tx: steps(tx, params, GRADS))(lanes)
+    batched = jax.vmap(lambda tx: run(name, tx, params, GRADS)[0])(lanes)
     for index, member in enumerate(members):
-        alone = steps(member, params, GRADS)
+        alone, _ = run(name, member, params, GRADS)
         chex.assert_trees_all_close(jax.tree.map(lambda x, i=index: x[i], batched), alone, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_learning_rate_gradient_equals_finite_differences(name):
-    start = mixed_tree()
-    target = mixed_tree(seed=9)
+def test_the_derivative_of_a_run_equals_finite_differences(name):
+    start, target = mixed_tree(), mixed_tree(seed=9)
+    number = DERIVATIVE_IN.get(name, rate_of(name))
+    loss = lambda params: 2 * bowl(jax.tree.map(jnp.subtract, params, target))
 
-    def loss_after_training(learning_rate):
-        tx, params = build(name), start
-        tx = gradlab.replace(tx, learning_rate=learning_rate)
+    def loss_after_training(value):
+        params, tx = start, gradlab.replace(build(name), **{number: value})
         state = tx.init(params)
-        loss = lambda params: sum(
-            jnp.sum((p - t) ** 2) for p, t in zip(*map(jax.tree.leaves, (params, target)), strict=True)
-        )
         for _ in range(4):
-            updates, state = tx.update(jax.grad(loss)(params), state, params)
+            value, grads = jax.value_and_grad(loss)(params)
+            known = {**extra(name, params), "value": value, "value_fn": loss} if extra(name, params) else {}
+            updates, state = tx.update(grads, state, params, **known)
             params = gradlab.apply_updates(params, updates)
         return loss(params)
 
     at, h = 0.013, 1e-6
-    slope = jax.jit(jax.grad(loss_after_training))(at)
+    differentiate = jax.jacfwd if name in FORWARD_ONLY else jax.grad
+    slope = jax.jit(differentiate(loss_after_training))(at)
     numeric = (loss_after_training(at + h) - loss_after_training(at - h)) / (2 * h)
     np.testing.assert_allclose(slope, numeric, rtol=2e-5)
     assert abs(numeric) > 1e-6
@@ -104,10 +111,11 @@ def test_learning_rate_gradient_equals_finite_differences(name):
 def test_population_equals_its_members(name):
     params = mixed_tree()
     rates = [0.001, 0.01]
-    lanes = gradlab.population(gradlab.REGISTRY[name], learning_rate=np.array(rates))
-    batched = jax.vmap(lambda tx: steps(tx, params, GRADS[:2]))(lanes)
-    for index, rate in enumerate(rates):
-        alone, _ = run(gradlab.REGISTRY[name](learning_rate=rate), params, GRADS[:2])
+    make, rate = gradlab.REGISTRY[name], rate_of(name)
+    lanes = gradlab.population(make, **{rate: np.array(rates)})
+    batched = jax.vmap(lambda tx: run(name, tx, params, GRADS[:2])[0])(lanes)
+    for index, value in enumerate(rates):
+        alone, _ = run(name, make(**{rate: value}), params, GRADS[:2])
         chex.assert_trees_all_close(jax.tree.map(lambda x, i=index: x[i], batched), alone, rtol=1e-12, atol=1e-15)
 
 
@@ -116,9 +124,9 @@ def test_hyperparameters_go_by_the_names_of_the_arguments(name):
     tx = build(name)
     values = gradlab.hyperparams(tx)
     signature = inspect.signature(gradlab.REGISTRY[name]).parameters.values()
-    arguments = {p.name for p in signature if isinstance(p.default, float) or p.name == "learning_rate"}
+    arguments = {p.name for p in signature if isinstance(p.default, float)} | {rate_of(name)}
     assert len(values) == len(jax.tree.leaves(tx))
-    assert set(values) - {"learning_rate"} == arguments - {"learning_rate"}
+    assert set(values) - OF_PARTS.get(name, set()) | {rate_of(name)} == arguments
     changed = gradlab.replace(tx, **{key: value * 0.5 for key, value in values.items()})
     assert gradlab.hyperparams(changed) == {key: value * 0.5 for key, value in values.items()}
     assert jax.tree.structure(changed) == jax.tree.structure(tx)
@@ -127,14 +135,16 @@ def test_hyperparameters_go_by_the_names_of_the_arguments(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_negative_learning_rate_is_refused_by_name(name):
     with pytest.raises(ValueError, match="learning_rate"):
-        gradlab.REGISTRY[name](learning_rate=-0.1)
+        gradlab.REGISTRY[name](**{rate_of(name): -0.1})
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - STARTS_ONLY))
 def test_a_schedule_takes_the_place_of_the_learning_rate(name):
     params = mixed_tree()
-    constant, scheduled = (gradlab.REGISTRY[name](rate) for rate in (0.01, gradlab.constant_schedule(0.01)))
-    chex.assert_trees_all_close(steps(constant, params, GRADS), steps(scheduled, params, GRADS), rtol=1e-12)
+    rates = (0.01, gradlab.constant_schedule(0.01))
+    constant, scheduled = (gradlab.REGISTRY[name](**{rate_of(name): rate}) for rate in rates)
+    expected, _ = run(name, constant, params, GRADS)
+    chex.assert_trees_all_close(run(name, scheduled, params, GRADS)[0], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(STARTS_ONLY))

@@ -143,3 +143,32 @@ def test_prefixes_and_buffers():
     params = {"a": jnp.ones(2, "bfloat16"), "b": None}
     assert zeros_like(params)["a"].dtype == jnp.bfloat16 and zeros_like(params, "float32")["a"].dtype == jnp.float32
     assert full_like(params, 3.0)["a"].tolist() == [3.0, 3.0] and full_like(params, 3.0)["b"] is None
+
+
+def _rows_rule(g, rows, *, decay, axis):
+    rows = [decay * rows[0] + jnp.sum(g, axis=axis)]
+    return g - jnp.expand_dims(rows[0], axis), rows
+
+
+def test_a_slot_may_have_a_shape_of_its_own_and_structure_may_differ_from_leaf_to_leaf():
+    grads = {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones((2, 2), jnp.bfloat16)}
+    rows = {"a": [jnp.ones(3, jnp.float32)], "b": [jnp.zeros(2, jnp.bfloat16)]}
+    axes = {"a": 0, "b": 1}
+    options = {"own_shapes": True, "leaf_structure": {"axis": axes}, "decay": 0.5}
+    updates, new = leafwise(_rows_rule, grads, [rows], **options)
+    chex.assert_trees_all_equal(new["a"][0], jnp.array([3.5, 5.5, 7.5], jnp.float32))
+    chex.assert_trees_all_equal(updates["a"], grads["a"] - new["a"][0])
+    assert new["b"][0].dtype == updates["b"].dtype == jnp.bfloat16
+    chex.assert_trees_all_equal(new["b"][0], jnp.full(2, 2, jnp.bfloat16))
+    with pytest.raises(ValueError, match="state buffer 0"):
+        leafwise(_rows_rule, grads, [rows], decay=0.5, leaf_structure={"axis": axes})
+
+
+def _noise_rule(g, *, key):
+    return (g + jax.random.normal(key, g.shape),)
+
+
+def test_keys_of_leaves_pass_as_they_are():
+    keys = {"a": jax.random.key(0), "b": jax.random.key(1)}
+    (updates,) = leafwise(_noise_rule, {"a": jnp.zeros(2), "b": jnp.zeros(2)}, key=keys)
+    chex.assert_trees_all_equal(updates, jax.tree.map(lambda key: jax.random.normal(key, (2,)), keys))

@@ -86,3 +86,27 @@ def test_two_averages_are_ambiguous():
     tx = gradlab.chain(average, average)
     with pytest.raises(ValueError, match="several stages define evaluation weights"):
         eval_params(tx, tx.init(jnp.ones(1)), jnp.ones(1))
+
+
+def test_the_groups_of_a_partition_each_have_their_average():
+    groups = {"mean": gradlab.transform(_average_init, _masked_average_update), "ahead": gradlab.nesterov_sgd(0.5, 0.9)}
+    params = {"w": jnp.array(2.0), "b": jnp.array(4.0), "c": jnp.array(1.0)}
+    labels = gradlab.by_path(("w", "mean"), ("b", "ahead"), (".", "plain"))
+    tx = gradlab.partition({**groups, "plain": gradlab.sgd(0.1)}, labels)
+    state = tx.init(params)
+    updates, state = tx.update(params, state, params)
+    weights = eval_params(tx, state, jax.tree.map(jnp.zeros_like, params))
+    # the mean of 2 and 2; the shift that one step of -0.5 * 4 leaves, 0.9 * -2, taken away; and nothing
+    chex.assert_trees_all_close(weights, {"w": 2.0, "b": 1.8, "c": 0.0})
+
+
+def _masked_average_update(grads, state, params=None, **extra):
+    return grads, _AverageState(jax.tree.map(lambda a, p: 0.5 * a + 0.5 * p, state.average, params))
+
+
+def test_two_averages_of_one_parameter_are_named():
+    average = gradlab.transform(_average_init, _average_update)
+    tx = gradlab.chain(average, gradlab.masked(gradlab.nesterov_sgd(0.5, 0.9), "w"))
+    params = {"w": jnp.ones(1), "b": jnp.ones(1)}
+    with pytest.raises(ValueError, match="'w' \\(_AverageState, NesterovTraceState\\)"):
+        eval_params(tx, tx.init(params), params)
