@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ import jax
 
 from gradlab.bench.contestants import LIBRARIES, Library, trainings
 from gradlab.bench.paired import Contestant, paired
+from gradlab.bench.programs import fusions, planned_bytes
 from gradlab.bench.rows import Case, Samples
 from gradlab.bench.trees import Shapes, count_leaves, count_params, structs
 
@@ -137,17 +137,6 @@ def _count_in_program(
 ) -> Samples:
     del rounds
     return {name: [float(count(compiled(library)))] for name, library in LIBRARIES.items()}
-
-
-def planned_bytes(compiled: jax.stages.Compiled) -> int:
-    """Bytes that XLA plans for a program's outputs and temporaries, outputs in donated buffers included."""
-    memory = compiled.memory_analysis()
-    return memory.temp_size_in_bytes + memory.output_size_in_bytes
-
-
-def fusions(compiled: jax.stages.Compiled) -> int:
-    """The fusions in a program's text: each is a pass over its operands."""
-    return len(re.findall(r" fusion\(", compiled.as_text()))
 
 
 def _import_case() -> Case:

@@ -12,9 +12,10 @@ import jax
 
 from gradlab.bench.machine import machine_facts
 from gradlab.bench.optimizer_cases import optimizer_cases
+from gradlab.bench.registry_cases import registry_cases
 from gradlab.bench.rows import Case, Row, measured
 from gradlab.bench.sweep_cases import Sweep, digits_sweep, sweep_cases
-from gradlab.bench.trees import TREES, Shapes
+from gradlab.bench.trees import TREES, WIDTH_64, Shapes
 from gradlab.core import check
 
 ROUNDS, QUICK_ROUNDS = 15, 5
@@ -46,10 +47,14 @@ class Report:
 
 
 def cases(
-    *, quick: bool = False, trees: Mapping[str, Shapes] = TREES, make_sweep: Callable[[], Sweep] = digits_sweep
+    *,
+    quick: bool = False,
+    trees: Mapping[str, Shapes] = TREES,
+    small: Shapes = WIDTH_64,
+    make_sweep: Callable[[], Sweep] = digits_sweep,
 ) -> list[Case]:
     """All rows that can be measured, in the order of the table."""
-    return optimizer_cases(trees) + sweep_cases(make_sweep, quick=quick)
+    return optimizer_cases(trees) + sweep_cases(make_sweep, quick=quick) + registry_cases(small)
 
 
 def run(
@@ -59,6 +64,7 @@ def run(
     quick: bool = False,
     device: str | None = None,
     trees: Mapping[str, Shapes] = TREES,
+    small: Shapes = WIDTH_64,
     make_sweep: Callable[[], Sweep] = digits_sweep,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Report:
@@ -70,6 +76,7 @@ def run(
       quick: few rounds, and slow baselines of the sweep estimated from a few configurations.
       device: platform of jax, as ``'cpu'`` or ``'gpu'``; jax's default if None.
       trees: shapes of the parameters by name.
+      small: shapes of the parameters with which every optimizer of the registry is compared.
       make_sweep: what is swept.
       progress: called with the index of a row, the number of rows and the row's name, before it is measured.
 
@@ -83,7 +90,7 @@ def run(
     rounds = (QUICK_ROUNDS if quick else ROUNDS) if rounds is None else rounds
     check.in_range("rounds", rounds, 1)
     selected = _select(
-        cases(quick=quick, trees=trees, make_sweep=make_sweep), [rows] if isinstance(rows, str) else rows
+        cases(quick=quick, trees=trees, small=small, make_sweep=make_sweep), [rows] if isinstance(rows, str) else rows
     )
     with jax.default_device(_first_device(device)):
         facts, measured_rows = machine_facts(), []

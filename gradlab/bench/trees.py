@@ -71,8 +71,10 @@ def normal(shapes: Shapes, seed: int, scale: float = 1.0) -> Any:
 
 SMALL_VOCABULARY = 4096  # at width 64 all of GPT-2's 50257 rows would be one leaf larger than the other 147 together
 
+WIDTH_64 = gpt2_shapes(width=64, vocabulary=SMALL_VOCABULARY)
+
 TREES: dict[str, Shapes] = {
     "gpt2-small": gpt2_shapes(),
-    "width-64": gpt2_shapes(width=64, vocabulary=SMALL_VOCABULARY),
+    "width-64": WIDTH_64,
     "580-leaves": gpt2_shapes(width=64, layers=48, vocabulary=SMALL_VOCABULARY),
 }

@@ -96,17 +96,28 @@ def sweep(
 @app.command("list")
 def list_(
     topic: Annotated[Topic | None, typer.Argument(help="What to list; else everything.", show_default=False)] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table of optimizers in the documentation instead.")
+    ] = False,
 ) -> None:
     """List what a config can name: optimizers, schedules, tasks, transforms, with their arguments.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
     gradlab list schedules
+
+    gradlab list optimizers --markdown
     """
     with user_errors():
         from gradlab.cli.listing import print_lists
+        from gradlab.cli.optimizer_table import optimizer_table
 
-        print_lists([topic] if topic else list(Topic), Terminal())
+        if markdown:
+            if topic not in (None, Topic.optimizers):
+                raise ValueError(f"--markdown prints the table of optimizers; there is none of {topic.value}")
+            typer.echo(optimizer_table())
+        else:
+            print_lists([topic] if topic else list(Topic), Terminal())
 
 
 @bench_app.command()

@@ -9,6 +9,7 @@ import pytest
 
 from gradlab.bench import optimizer_cases as cases
 from gradlab.bench.contestants import LIBRARIES
+from gradlab.bench.programs import fusions, planned_bytes
 from gradlab.bench.rows import measured
 from gradlab.bench.trees import TREES, count_params, gpt2_shapes
 
@@ -38,15 +39,15 @@ def test_every_goal_belongs_to_rows():
 def test_bytes_of_a_program_whose_outputs_are_known():
     compiled = jax.jit(lambda x: (x + 1, x * 2)).lower(jnp.zeros(1000, jnp.float32)).compile()
     memory = compiled.memory_analysis()
-    assert cases.planned_bytes(compiled) == memory.temp_size_in_bytes + memory.output_size_in_bytes
-    assert cases.planned_bytes(compiled) >= 8000
+    assert planned_bytes(compiled) == memory.temp_size_in_bytes + memory.output_size_in_bytes
+    assert planned_bytes(compiled) >= 8000
 
 
 def test_fusions_of_programs_whose_passes_are_known():
     x = jnp.zeros((64, 64), jnp.float32)
     one_pass = jax.jit(lambda x: jnp.sin(x) * 2 + x).lower(x).compile()
     nothing = jax.jit(lambda x: x).lower(x).compile()
-    assert (cases.fusions(nothing), cases.fusions(one_pass)) == (0, 1)
+    assert (fusions(nothing), fusions(one_pass)) == (0, 1)
 
 
 def test_gradlab_clips_without_a_second_tree_of_updates():
