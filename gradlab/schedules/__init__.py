@@ -17,21 +17,33 @@ from gradlab.schedules.decay import (
     rex_schedule,
 )
 from gradlab.schedules.piecewise import join_schedules, piecewise_constant_schedule, piecewise_interpolate_schedule
+from gradlab.schedules.power import (
+    growing_decay_schedule,
+    infinite_cosine_schedule,
+    power_cooldown_schedule,
+    power_schedule,
+)
 from gradlab.schedules.theory import RobbinsMonro, robbins_monro
+from gradlab.schedules.untuned import rectified_schedule, untuned_exponential_schedule, untuned_linear_schedule
 from gradlab.schedules.warmup import (
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,
     warmup_exponential_decay_schedule,
     wsd_schedule,
 )
+from gradlab.schedules.waves import chebyshev_schedule, cyclic_schedule, onecycle_momentum_schedule
 
 SCHEDULES = {
     factory.__name__: factory
     for factory in (
+        chebyshev_schedule,
         constant_schedule,
         cosine_decay_schedule,
         cosine_onecycle_schedule,
+        cyclic_schedule,
         exponential_decay,
+        growing_decay_schedule,
+        infinite_cosine_schedule,
         inverse_sqrt_schedule,
         inverse_time_schedule,
         join_schedules,
@@ -39,12 +51,18 @@ SCHEDULES = {
         linear_onecycle_schedule,
         linear_schedule,
         multiply_schedule,
+        onecycle_momentum_schedule,
         piecewise_constant_schedule,
         piecewise_interpolate_schedule,
         polynomial_schedule,
+        power_cooldown_schedule,
+        power_schedule,
+        rectified_schedule,
         rex_schedule,
         sgdr_schedule,
         step_decay_schedule,
+        untuned_exponential_schedule,
+        untuned_linear_schedule,
         warmup_constant_schedule,
         warmup_cosine_decay_schedule,
         warmup_exponential_decay_schedule,

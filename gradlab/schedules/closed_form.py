@@ -68,6 +68,16 @@ def one_minus_sqrt(u: jax.Array) -> jax.Array:
     return 1.0 - safe_power(u, 0.5)
 
 
+def one_minus_square(u: jax.Array) -> jax.Array:
+    """From 1 at ``u`` = 0 to 0 at ``u`` = 1, steep at last."""
+    return 1.0 - u * u
+
+
+def mirrored_cosine(u: jax.Array) -> jax.Array:
+    """From 1 at ``u`` = 0 to 0 at ``u`` = 1: the half cosine reflected in the line, steep at both ends."""
+    return 2.0 * line(u) - half_cosine(u)
+
+
 def safe_power(base: jax.Array, exponent: Any) -> jax.Array:
     """``base**exponent`` for base >= 0, exponent > 0, with a finite gradient at base 0, where a root has none."""
     safe = jnp.where(base > 0, base, 1.0)

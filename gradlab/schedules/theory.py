@@ -2,7 +2,8 @@
 
 Both depend on the tail only, which for every closed form is ``scale * exp(log_ratio * k) * k**-power`` as the step k
 grows.  A product of schedules multiplies tails; in a sum the slower one wins; a join has the tail of its last piece.
-A schedule with an end value has that constant as its tail, however long it takes to reach it.
+A schedule with an end value has that constant as its tail, however long it takes to reach it, and one that goes round
+for ever has a mean of its cycle.
 """
 
 import math
@@ -15,7 +16,7 @@ import numpy as np
 from gradlab.core import schedule as core
 from gradlab.core.rule import Rule
 from gradlab.core.schedule import CountFunction, Schedule, as_schedule
-from gradlab.schedules import anytime, cycles, decay, piecewise, warmup
+from gradlab.schedules import anytime, cycles, decay, piecewise, power, untuned, warmup, waves
 
 
 class RobbinsMonro(NamedTuple):
@@ -175,6 +176,29 @@ def _multiply_tail(*, init_value, factor):
     return _Tail(_number(init_value), math.log(_number(factor)))
 
 
+def _power_tail(*, peak_value, scale, exponent):
+    peak_value, exponent = _number(peak_value), _number(exponent)
+    if exponent >= 0:
+        return _Tail(peak_value if exponent > 0 else min(peak_value, _number(scale)))
+    return _Tail(_number(scale), power=-exponent)
+
+
+def _rectified_tail(*, peak_value, b2):
+    del b2
+    return _Tail(_number(peak_value))
+
+
+def _cyclic_tail(*, low_value, high_value, half_period, decay):
+    low_value, ratio = _number(low_value), math.log(_number(decay)) / (2 * _number(half_period))
+    if ratio == 0:
+        return _Tail(0.5 * (low_value + _number(high_value)))
+    return _Tail(low_value) if ratio < 0 and low_value else _Tail(_number(high_value) - low_value, ratio)
+
+
+def _chebyshev_tail(*, smallest, largest):
+    return _Tail(2 / (_number(smallest) + _number(largest)))
+
+
 def _step_decay_tail(*, init_value, factor, every):
     return _Tail(_number(init_value), math.log(_number(factor)) / _number(every))
 
@@ -211,6 +235,10 @@ _TAILS: dict[Callable, Callable] = {
     anytime._multiply: _multiply_tail,
     anytime._step_decay: _step_decay_tail,
     anytime._exponential_decay: _exponential_tail,
+    power._power: _power_tail,
+    untuned._rectified: _rectified_tail,
+    waves._chebyshev: _chebyshev_tail,
+    waves._cyclic: _cyclic_tail,
     warmup._warmup_exponential_decay: _warmup_exponential_tail,
 }
 
@@ -224,6 +252,12 @@ _ENDING: frozenset[Callable] = frozenset(
         warmup._warmup_constant,
         warmup._warmup_cosine_decay,
         warmup._wsd,
+        power._power_cooldown,
+        power._growing_decay,
+        power._infinite_cosine,
+        untuned._untuned_exponential,
+        untuned._untuned_linear,
+        waves._onecycle_momentum,
         piecewise._piecewise_constant,
         piecewise._piecewise_interpolate,
         cycles._linear_onecycle,

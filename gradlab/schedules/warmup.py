@@ -23,7 +23,9 @@ from gradlab.schedules.closed_form import (
     closed_form,
     half_cosine,
     line,
+    mirrored_cosine,
     one_minus_sqrt,
+    one_minus_square,
     optional,
     progress,
     safe_power,
@@ -172,7 +174,13 @@ def warmup_exponential_decay_schedule(
     )
 
 
-COOLDOWNS = {"linear": line, "1-sqrt": one_minus_sqrt, "cosine": half_cosine}
+COOLDOWNS = {
+    "linear": line,
+    "1-sqrt": one_minus_sqrt,
+    "cosine": half_cosine,
+    "mirror-cosine": mirrored_cosine,
+    "1-square": one_minus_square,
+}
 """How the last phase of `wsd_schedule` falls: functions of its progress that lead from 1 to 0."""
 
 
@@ -199,6 +207,7 @@ def wsd_schedule(
         value = end_value + (peak_value - end_value) * cooldown(u)
         u = clip((step - warmup_steps - stable_steps) / decay_steps, 0, 1)
         cooldown(u) = 1 - u   or   1 - sqrt(u)   or   0.5 * (1 + cos(pi * u))
+                      or   2 * (1 - u) - 0.5 * (1 + cos(pi * u))   or   1 - u^2
 
     Args:
       init_value: value at step 0.
@@ -207,7 +216,7 @@ def wsd_schedule(
       stable_steps: length of the plateau in steps, not negative.
       decay_steps: length of the cooldown in steps, positive.
       end_value: value from step ``warmup_steps + stable_steps + decay_steps`` on.
-      shape: of the cooldown: 'linear', '1-sqrt' or 'cosine' (static).
+      shape: of the cooldown: 'linear', '1-sqrt', 'cosine', 'mirror-cosine' or '1-square' (static).
 
     Raises:
       ValueError: ``decay_steps`` is not positive, another number of steps is negative, or ``shape`` is unknown.

@@ -102,7 +102,13 @@ def wsd_schedule(step, init_value, peak_value, warmup_steps, stable_steps, decay
     if step >= cooldown_begin + decay_steps:
         return end_value
     u = (step - cooldown_begin) / decay_steps
-    share_of_peak = {"linear": 1 - u, "1-sqrt": 1 - math.sqrt(u), "cosine": math.cos(math.pi * u / 2) ** 2}[shape]
+    share_of_peak = {
+        "linear": 1 - u,
+        "1-sqrt": 1 - math.sqrt(u),
+        "cosine": math.cos(math.pi * u / 2) ** 2,
+        "mirror-cosine": 2 - 2 * u - math.cos(math.pi * u / 2) ** 2,
+        "1-square": 1 - u**2,
+    }[shape]
     return share_of_peak * peak_value + (1 - share_of_peak) * end_value
 
 
@@ -143,6 +149,74 @@ def cosine_onecycle_schedule(step, transition_steps, peak_value, pct_start=0.3, 
     first, top = peak_value / div_factor, int(pct_start * transition_steps)
     knots = [(0, first), (top, peak_value), (transition_steps, first / final_div_factor)]
     return through_knots(step, "cosine", knots)
+
+
+def untuned_exponential_schedule(step, peak_value, b2=0.999):
+    return peak_value * (1 - math.exp(-(1 - b2) * (step + 1)))
+
+
+def untuned_linear_schedule(step, peak_value, b2=0.999):
+    return peak_value if step + 1 >= 2 / (1 - b2) else peak_value * (step + 1) * (1 - b2) / 2
+
+
+def rectified_schedule(step, peak_value, b2=0.999):
+    t = step + 1
+    longest = 2 / (1 - b2) - 1
+    rho = longest - 2 * t * b2**t / (1 - b2**t)
+    if rho <= 4:
+        return 0.0
+    variances = ((rho - 4) * (rho - 2) / rho, (longest - 4) * (longest - 2) / longest)
+    return peak_value * math.sqrt(variances[0] / variances[1])
+
+
+def power_schedule(step, peak_value, scale, exponent=-0.51):
+    return min(peak_value, scale * math.pow(step + 1, exponent))
+
+
+def power_cooldown_schedule(step, peak_value, end_step, scale, power=1.2):
+    return 0.0 if step >= end_step else min(peak_value, scale * math.pow(end_step - step, power))
+
+
+def growing_decay_schedule(step, exponent=0.8):
+    return 1 - 1 / math.pow(step + 1, exponent)
+
+
+def infinite_cosine_schedule(
+    step, peak_value, constant_value, end_value, warmup_steps, cosine_steps, stable_steps, decay_steps
+):
+    if step < warmup_steps:
+        return peak_value * step / warmup_steps
+    step -= warmup_steps
+    if step < cosine_steps:
+        height = math.cos(0.5 * math.pi * step / cosine_steps) ** 2
+        return constant_value + (peak_value - constant_value) * height
+    step -= cosine_steps + stable_steps
+    if step < 0:
+        return constant_value
+    fraction = min(step / decay_steps, 1)
+    return math.exp((1 - fraction) * math.log(constant_value) + fraction * math.log(end_value))
+
+
+def cyclic_schedule(step, low_value, high_value, half_period, decay=1.0):
+    height = high_value - low_value
+    while step >= 2 * half_period:
+        step -= 2 * half_period
+        height *= decay
+    way = step / half_period
+    return low_value + height * (way if way < 1 else 2 - way)
+
+
+def onecycle_momentum_schedule(step, transition_steps, high_value=0.95, low_value=0.85, pct_start=0.3):
+    knots = [(0, high_value), (int(pct_start * transition_steps), low_value), (transition_steps, high_value)]
+    return through_knots(step, "cosine", knots)
+
+
+def chebyshev_schedule(step, smallest, largest, period):
+    order = [0]
+    while len(order) < period:
+        order = [place for first in order for place in (first, 2 * len(order) - 1 - first)]
+    angle = (2 * order[step % period] + 1) * math.pi / (2 * period)
+    return 1 / ((largest + smallest) / 2 - (largest - smallest) / 2 * math.cos(angle))
 
 
 def sgdr_schedule(step, cosine_kwargs):

@@ -157,8 +157,30 @@ CASES = [
             },
             25 + extra,
         )
-        for extra, shape in enumerate(["linear", "1-sqrt", "cosine"])
+        for extra, shape in enumerate(["linear", "1-sqrt", "cosine", "mirror-cosine", "1-square"])
     ],
+    Case("untuned_exponential_schedule", {"peak_value": 0.7, "b2": 0.7}, 150),
+    Case("untuned_linear_schedule", {"peak_value": 0.7, "b2": 0.7}, 7),
+    Case("rectified_schedule", {"peak_value": 0.7, "b2": 0.75}, 150),
+    Case("power_schedule", {"peak_value": 0.3, "scale": 0.9}, 25, endless=True),
+    Case("power_cooldown_schedule", {"peak_value": 0.8, "end_step": 27, "scale": 0.05}, 27),
+    Case("growing_decay_schedule", {}, 25, endless=True),
+    Case(
+        "infinite_cosine_schedule",
+        {
+            "peak_value": 0.9,
+            "constant_value": 0.3,
+            "end_value": 0.02,
+            "warmup_steps": 5,
+            "cosine_steps": 8,
+            "stable_steps": 7,
+            "decay_steps": 6,
+        },
+        26,
+    ),
+    Case("cyclic_schedule", {"low_value": 0.1, "high_value": 0.7, "half_period": 5.5, "decay": 0.97}, 25, endless=True),
+    Case("onecycle_momentum_schedule", {"transition_steps": 33, "pct_start": 0.41}, 33),
+    Case("chebyshev_schedule", {"smallest": 0.4, "largest": 3.0, "period": 8}, 20, endless=True),
     Case("sgdr_schedule", {"cosine_kwargs": CYCLES}, 34),
     Case("sgdr_schedule", {"cosine_kwargs": CYCLES[:1]}, 9),
     Case("join_schedules", {"schedules": [LINE, COSINE, SLOPE], "boundaries": [7, 20]}, 36),

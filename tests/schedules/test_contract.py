@@ -19,7 +19,7 @@ over_cases = pytest.mark.parametrize("case", CASES, ids=repr)
 
 
 def test_registry_maps_names_to_factories():
-    assert len(SCHEDULES) == 21
+    assert len(SCHEDULES) == 31
     assert all(getattr(schedules, name) is factory for name, factory in SCHEDULES.items())
     assert set(schedules.__all__) == {"SCHEDULES", "RobbinsMonro", "robbins_monro", *SCHEDULES}
 
@@ -34,7 +34,7 @@ def leaf_count(schedule):
 
 
 def expected_leaf_count(values):
-    numbers = [value for name, value in values.items() if name not in ("schedules", "boundaries_and_scales")]
+    numbers = [value for name, value in values.items() if name not in ("schedules", "boundaries_and_scales", "period")]
     pairs = values.get("boundaries_and_scales", {})
     inner = sum(expected_leaf_count(piece.values) for piece in values.get("schedules", ()))
     return sum(isinstance(leaf, int | float) and not isinstance(leaf, bool) for leaf in jax.tree.leaves(numbers)) + (

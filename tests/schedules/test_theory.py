@@ -144,3 +144,18 @@ def test_zero_tail_is_exact_in_float32():
     with jax.enable_x64(False):
         assert robbins_monro(s.cosine_decay_schedule(0.1, 7, exponent=0.5)).reason.startswith("the tail is zero")
         assert robbins_monro(s.warmup_cosine_decay_schedule(0.0, 0.1, 3, 7)).reason.startswith("the tail is zero")
+
+
+def test_chebyshev_steps_beat_the_best_constant_step_by_the_published_rate():
+    """On eigenvalues in [m, L] a period divides the error by ``cosh(period * arccosh((L + m) / (L - m)))`` or more."""
+    m, largest, period = 1.0, 100.0, 64
+    eigenvalues = np.linspace(m, largest, 500)
+    schedule = s.chebyshev_schedule(m, largest, period)
+    errors = np.ones_like(eigenvalues)
+    for step in range(period):
+        errors = errors * (1 - float(schedule(step)) * eigenvalues)
+        assert np.abs(errors).max() < 2 * largest / m  # in the natural order it would pass 1e10 on the way
+    bound = 1 / np.cosh(period * np.arccosh((largest + m) / (largest - m)))
+    np.testing.assert_allclose(np.abs(errors).max(), bound, rtol=1e-8)
+    constant = ((largest - m) / (largest + m)) ** period
+    assert bound < 1e-4 < 0.2 < constant
