@@ -20,7 +20,7 @@ from gradlab.sweeps import sweep as run_sweep
 from gradlab.tasks.catalogue import digits_mlp
 from gradlab.tasks.task import Task
 from gradlab.training.batches import draw, make_feed
-from gradlab.training.loop import DATA, INIT
+from gradlab.training.segment import DATA, INIT
 
 SEED = 0
 

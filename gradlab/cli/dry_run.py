@@ -14,7 +14,7 @@ from gradlab.sweeps import lanes
 from gradlab.sweeps.setup import Setup
 from gradlab.sweeps.space import Bucket
 from gradlab.tasks.task import Task
-from gradlab.training import loop
+from gradlab.training import segment
 from gradlab.training.batches import make_feed
 from gradlab.training.step import start
 from gradlab.training.stop import check_rules
@@ -52,15 +52,15 @@ def show_runs(experiment: Experiment, recipes: Mapping[str, Transform], terminal
     task, train = experiment.task, experiment.config.train
     steps, batch_size, sampling = train.plan(task)
     lengths = segment_lengths(steps, min(steps, train.eval_every or max(1, -(-steps // 20))))
-    settings = loop.Settings(batch_size, sampling, train.accumulate, trajectory=False)
+    settings = segment.Settings(batch_size, sampling, train.accumulate, trajectory=False)
     rules, _ = check_rules(train.stop.rules())
     key = jax.random.key(0)
-    feed = jax.eval_shape(lambda key: make_feed(task.train, key), key)
     rows = []
     for label, tx in recipes.items():
-        run = jax.eval_shape(start, task, tx, key)
-        program = loop.run_segment.lower(task, tx, run, feed, key, np.int32(0), rules, lengths[0], settings).compile()
-        sizes = [amount_of_bytes(bytes_of(tree)) for tree in (run.params, run.opt_state)]
+        place = jax.eval_shape(segment.start_of, task, tx, key)
+        traced = segment.run_segment.lower(task, tx, place, key, np.int32(0), rules, None, lengths[0], settings)
+        program = traced.compile()
+        sizes = [amount_of_bytes(bytes_of(tree)) for tree in (place.run.params, place.run.opt_state)]
         rows.append([label, len(lengths), *sizes, _program_bytes(program)])
     terminal.say(f"{_task_in_words(task)}; {steps:,} steps in segments of {lengths[0]}")
     for label, tx in recipes.items():

@@ -16,6 +16,7 @@ from gradlab.schedules.decay import (
     polynomial_schedule,
     rex_schedule,
 )
+from gradlab.schedules.growth import Seesaw, seesaw_schedules
 from gradlab.schedules.piecewise import join_schedules, piecewise_constant_schedule, piecewise_interpolate_schedule
 from gradlab.schedules.power import (
     growing_decay_schedule,
@@ -71,4 +72,4 @@ SCHEDULES = {
 }
 """Every factory by its name."""
 
-__all__ = ["SCHEDULES", "RobbinsMonro", "robbins_monro", *SCHEDULES]
+__all__ = ["SCHEDULES", "RobbinsMonro", "Seesaw", "robbins_monro", "seesaw_schedules", *SCHEDULES]

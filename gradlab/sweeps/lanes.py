@@ -16,7 +16,7 @@ import optax
 
 from gradlab.tasks.task import Task
 from gradlab.training.batches import Feed, draw, make_feed
-from gradlab.training.loop import DATA, INIT, NOISE
+from gradlab.training.segment import DATA, INIT, NOISE
 from gradlab.training.step import Run, evaluate, start, start_at, train_step
 
 

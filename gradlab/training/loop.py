@@ -1,7 +1,6 @@
 """`fit`: one training run, as compiled segments with the host between them."""
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,11 +14,10 @@ from gradlab.core import check
 from gradlab.core.transform import adopt
 from gradlab.core.update import eval_params
 from gradlab.tasks.task import Task
-from gradlab.training.batches import check_batches, draw, make_feed, num_examples
-from gradlab.training.step import DIVERGED, RUNNING, STOPPED, Run, evaluate, start, train_step
+from gradlab.training.batches import check_batches, num_examples
+from gradlab.training.segment import Settings, check_micro_batches, run_segment, start_of
+from gradlab.training.step import DIVERGED, RUNNING, STOPPED, Run, evaluate
 from gradlab.training.stop import Patience, check_rules
-
-INIT, DATA, NOISE = 0, 1, 2  # what a key is folded with: one stream for each purpose
 
 
 class Progress(NamedTuple):
@@ -67,6 +65,7 @@ def fit(
     batch_size: int | None = None,
     sampling: str = "epoch",
     accumulate: int = 1,
+    micro_batches: Any = None,
     eval_every: int | None = None,
     stop: Any = (),
     trajectory: bool = False,
@@ -86,6 +85,8 @@ def fit(
       batch_size: examples in a step; all of them if None.
       sampling: ``'epoch'``, ``'once'``, ``'ordered'``, ``'replacement'`` or ``'full'``; see `gradlab.training.batches`.
       accumulate: micro-batches that a batch is divided into, to save memory: the gradients are averaged.
+      micro_batches: batches of ``batch_size`` whose gradients are averaged in one step, a number or a schedule of them
+        (`seesaw_schedules`): a batch that grows during the run without a new program.  Needs ``steps``.
       eval_every: steps between evaluations on the validation data; by default 20 in the whole run.
       stop: `Tolerance`, `Threshold` and `Patience` rules.
       trajectory: keep the parameters of every step (small tasks only).
@@ -107,30 +108,19 @@ def fit(
     steps = resolve_steps(steps, epochs, num_examples(task.train), batch_size)
     segment = resolve_segment(eval_every, steps)
     rules, patience = check_rules(stop)
+    micro_batches = check_micro_batches(micro_batches, task, epochs, accumulate)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
     settings = Settings(batch_size, sampling, accumulate, trajectory)
-    run = _start(task, tx, jax.random.fold_in(key, INIT))
-    if not jax.tree.leaves(run.params):
-        raise ValueError(f"task {task.name!r} has no parameters to train")
-    feed = make_feed(task.train, jax.random.fold_in(key, DATA))
+    place = start_of(task, tx, key)
     record = _Record(task, patience, steps, progress, began)
-    record.evaluate(tx, run, 0)
+    record.evaluate(tx, place.run, 0)
     done = 0
     while done < steps and record.reason is None:
         length = min(segment, steps - done)
-        run, feed, losses, path = run_segment(task, tx, run, feed, key, jnp.int32(done), rules, length, settings)
-        done = record.add(run, losses, path, done + length, rules)
-        record.evaluate(tx, run, done)
-    return record.history(tx, run)
-
-
-class Settings(NamedTuple):
-    """The structure of a compiled segment."""
-
-    batch_size: int | None
-    sampling: str
-    accumulate: int
-    trajectory: bool
+        place, losses, path = run_segment(task, tx, place, key, jnp.int32(done), rules, micro_batches, length, settings)
+        done = record.add(place.run, losses, path, done + length, rules)
+        record.evaluate(tx, place.run, done)
+    return record.history(tx, place.run)
 
 
 def resolve_segment(eval_every: int | None, steps: int) -> int:
@@ -153,23 +143,7 @@ def resolve_steps(steps: int | None, epochs: int | None, examples: int, batch_si
     return int(steps)
 
 
-_start = jax.jit(start)
 _evaluate = jax.jit(evaluate)
-
-
-@functools.partial(jax.jit, static_argnames=("length", "settings"), donate_argnames=("run", "feed"))
-def run_segment(task, tx, run, feed, key, first, rules, length, settings):
-    noise = jax.random.fold_in(key, NOISE)
-
-    def one(carry, step):
-        run, feed = carry
-        feed, batch = draw(feed, task.train, step, batch_size=settings.batch_size, sampling=settings.sampling)
-        path = jnp.concatenate([p.ravel() for p in jax.tree.leaves(run.params)]) if settings.trajectory else None
-        run, loss = train_step(task, tx, run, batch, jax.random.fold_in(noise, step), step, rules, settings.accumulate)
-        return (run, feed), (loss, path)
-
-    (run, feed), (losses, path) = jax.lax.scan(one, (run, feed), first + jnp.arange(length, dtype=jnp.int32))
-    return run, feed, losses, path
 
 
 class _Record:

@@ -57,22 +57,42 @@ def train_step(
     A run whose loss is not finite, or for which a stop rule holds, keeps its parameters from then on: its lane
     stays in the program, but nothing of it moves.
     """
-    loss, model_state, grads = _gradient(task, run, batch, key, accumulate)
-    loss = loss.astype(run.loss.dtype)
+    gradient = _gradient(task, run, batch, key, accumulate)
+    value_fn = lambda params: task.loss(params, run.model_state, batch, key)[0]
+    return move(tx, run, gradient, step, stop, value_fn=value_fn)
+
+
+class Gradient(NamedTuple):
+    """What a step needs to know of the loss at the run's parameters."""
+
+    loss: jax.Array  # ()
+    model_state: Any  # the state after the forward pass
+    grads: Any
+
+
+def move(
+    tx: optax.GradientTransformation,
+    run: Run,
+    gradient: Gradient,
+    step: jax.Array,
+    stop: tuple = (),
+    **extra: Any,
+) -> tuple[Run, jax.Array]:
+    """The half of `train_step` that follows the gradient; ``extra`` goes to the optimizer."""
+    loss = gradient.loss.astype(run.loss.dtype)
     status = jnp.where(jnp.isfinite(loss), RUNNING, DIVERGED)
     for index, rule in reversed(list(enumerate(stop))):
         status = jnp.where((status == RUNNING) & rule.holds(run.loss, loss), STOPPED + index, status)
     status = jnp.where(run.status == RUNNING, status, run.status).astype(jnp.int32)
     alive = status == RUNNING
-    value_fn = lambda params: task.loss(params, run.model_state, batch, key)[0]
-    extra = {"value": loss, "grad": grads, "step": step, "value_fn": value_fn}
-    updates, opt_state = tx.update(grads, run.opt_state, run.params, **extra)
+    extra = {"value": loss, "grad": gradient.grads, "step": step, **extra}
+    updates, opt_state = tx.update(gradient.grads, run.opt_state, run.params, **extra)
     held = lambda new, old: jax.tree.map(lambda n, o: jnp.where(alive, n, o), new, old)
     updates = jax.tree.map(lambda u: jnp.where(alive, u, jnp.zeros_like(u)), updates)
     ended_at = jnp.where(alive | (run.ended_at >= 0), run.ended_at, step).astype(jnp.int32)
     new = Run(
         params=apply_updates(run.params, updates),
-        model_state=held(model_state, run.model_state),
+        model_state=held(gradient.model_state, run.model_state),
         opt_state=opt_state,
         loss=loss,
         status=status,
@@ -81,31 +101,56 @@ def train_step(
     return new, loss
 
 
-def _gradient(task: Task, run: Run, batch: Any, key: jax.Array, accumulate: int) -> tuple[jax.Array, Any, Any]:
-    def loss_of(params, model_state, batch, key):
-        return task.loss(params, model_state, batch, key)
+def _value_and_grad(task: Task) -> Callable:
+    return jax.value_and_grad(lambda *arguments: task.loss(*arguments), has_aux=True)
 
-    value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+
+def _gradient(task: Task, run: Run, batch: Any, key: jax.Array, accumulate: int) -> Gradient:
+    """The gradient on a batch, or its mean over ``accumulate`` parts, with memory for the activations of one."""
     if accumulate == 1:
-        (loss, model_state), grads = value_and_grad(run.params, run.model_state, batch, key)
-        return loss, model_state, grads
-    return _accumulated(value_and_grad, run, batch, key, accumulate)
+        (loss, model_state), grads = _value_and_grad(task)(run.params, run.model_state, batch, key)
+        return Gradient(loss, model_state, grads)
+    parts = jax.tree.map(lambda x: x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:]), batch)
+    add = lambda sums, item: (_add(task, run, sums, item[1], jax.random.fold_in(key, item[0])), None)
+    sums, _ = jax.lax.scan(add, _no_gradient(run), (jnp.arange(accumulate), parts))
+    return _mean(sums, accumulate)
 
 
-def _accumulated(value_and_grad: Callable, run: Run, batch: Any, key: jax.Array, accumulate: int):
-    """The mean over ``accumulate`` micro-batches, with memory for the activations of one."""
-    micro = jax.tree.map(lambda x: x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:]), batch)
-    zeros = jax.tree.map(jnp.zeros_like, run.params)
+def gradient_of_many(
+    task: Task, run: Run, feed: Any, draw: Callable, read: jax.Array, count: jax.Array, key: jax.Array
+) -> tuple[Gradient, Any]:
+    """The mean gradient over ``count`` batches, a number that may change from step to step, and the feed after them.
 
-    def add(carry, item):
-        model_state, total, loss_sum = carry
-        index, batch = item
-        (loss, model_state), grads = value_and_grad(run.params, model_state, batch, jax.random.fold_in(key, index))
-        return (model_state, jax.tree.map(jnp.add, total, grads), loss_sum + loss.astype(loss_sum.dtype)), None
+    Args:
+      task, run: what is trained, and where it stands.
+      feed: where the reading of the data stands.
+      draw: ``(feed, index) -> (feed, batch)``.
+      read: () int32, batches read before.
+      count: () int32, at least 1.
+      key: of this step.
+    """
 
-    carry = (run.model_state, zeros, jnp.zeros([], run.loss.dtype))
-    (model_state, total, loss_sum), _ = jax.lax.scan(add, carry, (jnp.arange(accumulate), micro))
-    return loss_sum / accumulate, model_state, jax.tree.map(lambda g: g / accumulate, total)
+    def one(index, carry):
+        sums, feed = carry
+        feed, batch = draw(feed, read + index)
+        return _add(task, run, sums, batch, jax.random.fold_in(key, index)), feed
+
+    sums, feed = jax.lax.fori_loop(0, count, one, (_no_gradient(run), feed))
+    return _mean(sums, count), feed
+
+
+def _no_gradient(run: Run) -> Gradient:
+    return Gradient(jnp.zeros([], run.loss.dtype), run.model_state, jax.tree.map(jnp.zeros_like, run.params))
+
+
+def _add(task: Task, run: Run, sums: Gradient, batch: Any, key: jax.Array) -> Gradient:
+    (loss, model_state), grads = _value_and_grad(task)(run.params, sums.model_state, batch, key)
+    return Gradient(sums.loss + loss.astype(sums.loss.dtype), model_state, jax.tree.map(jnp.add, sums.grads, grads))
+
+
+def _mean(sums: Gradient, count: Any) -> Gradient:
+    grads = jax.tree.map(lambda g: (g / count).astype(g.dtype), sums.grads)
+    return Gradient(sums.loss / count, sums.model_state, grads)
 
 
 def evaluate(task: Task, tx: optax.GradientTransformation, run: Run, data: Any) -> dict[str, jax.Array]:

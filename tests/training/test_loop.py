@@ -11,7 +11,7 @@ import gradlab
 from gradlab import Patience, Threshold, Tolerance, fit
 from gradlab.tasks import TASKS, flax_task, make_task, quadratic, surface_task
 from gradlab.training.batches import draw, make_feed
-from gradlab.training.loop import DATA, INIT
+from gradlab.training.segment import DATA, INIT
 
 
 def parabola():
