@@ -1,29 +1,44 @@
 """Stages of a chain that are no optimizer."""
 
 from gradlab.transforms.accumulate import ema, trace
+from gradlab.transforms.cautious import add_cautious_decayed_weights, cautious
 from gradlab.transforms.clip import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
+from gradlab.transforms.filter import grokfast, orthograd
 from gradlab.transforms.guard import apply_if_finite, zero_nans
 from gradlab.transforms.noise import add_noise
+from gradlab.transforms.norm_control import floor_updates, hyperball, radial_brake, relative_updates
+from gradlab.transforms.parallel import graft, parallel
 from gradlab.transforms.route import by_path, freeze, masked, partition, set_to_zero
 from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
+from gradlab.transforms.skip import skip_spikes
+from gradlab.transforms.spikes import adagc, zclip
 from gradlab.transforms.stateless import stateless, stateless_with_tree_map, with_extra_args_support
 
 TRANSFORMS = {
     factory.__name__: factory
     for factory in (
+        adagc,
         adaptive_grad_clip,
+        add_cautious_decayed_weights,
         add_decayed_weights,
         add_noise,
         clip,
         clip_by_block_rms,
         clip_by_global_norm,
         ema,
+        floor_updates,
         freeze,
+        grokfast,
+        hyperball,
+        orthograd,
+        radial_brake,
+        relative_updates,
         scale,
         set_to_zero,
         subtract_decayed_weights,
         trace,
+        zclip,
         zero_nans,
     )
 }
@@ -34,11 +49,15 @@ __all__ = [
     *TRANSFORMS,
     "apply_if_finite",
     "by_path",
+    "cautious",
     "descend",
+    "graft",
     "masked",
+    "parallel",
     "partition",
     "scale_by_learning_rate",
     "scale_by_schedule",
+    "skip_spikes",
     "stateless",
     "stateless_with_tree_map",
     "with_extra_args_support",
