@@ -15,6 +15,7 @@ NAMES = sorted(REGISTRY)
 # default suits steps whose length is about the learning rate.
 DEFAULT = {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.1}}
 SOLVING: dict[str, dict[str, dict[str, Any]]] = {
+    "acprop": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.01}},
     "adadelta": {"quadratic": {"learning_rate": 3.0}, "rosenbrock": {"learning_rate": 1.0}},
     "adagrad": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "amsgrad": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
