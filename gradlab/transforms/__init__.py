@@ -5,6 +5,14 @@ from gradlab.transforms.clip import adaptive_grad_clip, clip, clip_by_block_rms,
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
 from gradlab.transforms.guard import apply_if_finite, zero_nans
 from gradlab.transforms.noise import add_noise
+from gradlab.transforms.norms import (
+    centralize,
+    normalize,
+    normalize_by_update_norm,
+    scale_by_param_block_norm,
+    scale_by_param_block_rms,
+    scale_by_trust_ratio,
+)
 from gradlab.transforms.route import by_path, freeze, masked, partition, set_to_zero
 from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
 from gradlab.transforms.stateless import stateless, stateless_with_tree_map, with_extra_args_support
@@ -15,12 +23,18 @@ TRANSFORMS = {
         adaptive_grad_clip,
         add_decayed_weights,
         add_noise,
+        centralize,
         clip,
         clip_by_block_rms,
         clip_by_global_norm,
         ema,
         freeze,
+        normalize,
+        normalize_by_update_norm,
         scale,
+        scale_by_param_block_norm,
+        scale_by_param_block_rms,
+        scale_by_trust_ratio,
         set_to_zero,
         subtract_decayed_weights,
         trace,
