@@ -11,9 +11,12 @@ from gradlab.core.transform import Transform
 from gradlab.optimizers.adagrad import adadelta, adagrad, scale_by_adadelta, scale_by_rss
 from gradlab.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
 from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
+from gradlab.optimizers.adan import adan, scale_by_adan
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradlab.optimizers.belief import acprop, adabelief, scale_by_acprop, scale_by_belief
+from gradlab.optimizers.layerwise import fromage, lamb, lars
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
+from gradlab.optimizers.novograd import novograd, scale_by_novograd
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
 from gradlab.optimizers.radam import radam, scale_by_radam
 from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, scale_by_stddev
@@ -64,6 +67,17 @@ ROWS = [
         "Optax: the error from the average before g, against its own documentation; form='optax'",
     ),
     Row(yogi, "mu_hat / sqrt(nu_hat), nu by steps of |g|^2", "Zaheer 2018", "Optax"),
+    Row(
+        adan,
+        "(mu_hat + b2 * average of g - g_prev) / sqrt(nu_hat)",
+        "2208.06677",
+        "Optax",
+        "Optax: weight 1 - b2 of the difference, b2 read as the paper's; form='optax'",
+    ),
+    Row(lamb, "(adam + weight_decay * p) * |p| / |it|, layer by layer", "1904.00962", "Optax"),
+    Row(lars, "trace of g * |p| / |g|, layer by layer", "1708.03888", "Optax"),
+    Row(fromage, "g * |p| / |g|, then p / sqrt(1 + learning_rate^2)", "2002.03432", "Optax"),
+    Row(novograd, "sum of g / sqrt(average of |g|^2), layer by layer", "1905.11286", "Optax"),
     Row(lion, "sign(b1 * mu + (1 - b1) * g)", "2302.06675", "Optax"),
     Row(sign_sgd, "sign(g)", "1802.04434", "Optax"),
     Row(signum, "sign(mu)", "1802.04434", "Optax"),
@@ -78,10 +92,12 @@ __all__ = [
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_adamax",
+    "scale_by_adan",
     "scale_by_amsgrad",
     "scale_by_belief",
     "scale_by_delta_bar_delta",
     "scale_by_lion",
+    "scale_by_novograd",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",

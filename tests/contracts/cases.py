@@ -25,6 +25,7 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     },
     "ema_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.01}},
     "heavy_ball": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
+    "lars": {"quadratic": {"learning_rate": 3.0}, "rosenbrock": {"learning_rate": 3.0}},
     "momentum_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
     "nesterov_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
     "radam": {

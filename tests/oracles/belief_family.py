@@ -60,3 +60,26 @@ def yogi(p, grads, learning_rate, b1=0.9, b2=0.999, eps=1e-3, *, eps_root=0.0, s
         p = p - learning_rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t) + eps_root) + eps)
         rows.append(p)
     return np.stack(rows)
+
+
+def adan(
+    p, grads, learning_rate, b1=0.98, b2=0.92, b3=0.99, eps=1e-8, eps_root=1e-8, *,
+    form="paper", weight_decay=0.0, decay="decoupled",
+):  # fmt: skip
+    """Algorithm 1 of 2208.06677 in its own betas, one minus those given; a weight of the difference apart for Optax."""
+    beta1, beta2, beta3 = 1 - b1, 1 - b2, 1 - b3
+    weight = 1 - beta2 if form == "paper" else beta2
+    m, v, n, previous, rows = np.zeros_like(p), np.zeros_like(p), np.zeros(p.shape), None, []
+    for t, g in enumerate(grads, start=1):
+        if decay == "coupled":
+            g = g + weight_decay * p
+        difference = np.zeros_like(g) if previous is None else g - previous
+        m = (1 - beta1) * m + beta1 * g
+        v = (1 - beta2) * v + beta2 * difference
+        n = (1 - beta3) * n + beta3 * np.abs(g + weight * difference) ** 2
+        u = m / (1 - (1 - beta1) ** t) + weight * v / (1 - (1 - beta2) ** t)
+        u = u / (np.sqrt(n / (1 - (1 - beta3) ** t) + eps_root) + eps)
+        p = _decayed(p, u, learning_rate, weight_decay, decay)
+        previous = g
+        rows.append(p)
+    return np.stack(rows)
