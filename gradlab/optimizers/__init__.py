@@ -16,7 +16,14 @@ from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradlab.optimizers.belief import acprop, adabelief, scale_by_acprop, scale_by_belief
 from gradlab.optimizers.layerwise import fromage, lamb, lars
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
+from gradlab.optimizers.noisy import noisy_sgd
 from gradlab.optimizers.novograd import novograd, scale_by_novograd
+from gradlab.optimizers.optimistic import (
+    optimistic_adam,
+    optimistic_adam_v2,
+    optimistic_gradient_descent,
+    scale_by_optimistic_gradient,
+)
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
 from gradlab.optimizers.radam import radam, scale_by_radam
 from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, scale_by_stddev
@@ -78,6 +85,10 @@ ROWS = [
     Row(lars, "trace of g * |p| / |g|, layer by layer", "1708.03888", "Optax"),
     Row(fromage, "g * |p| / |g|, then p / sqrt(1 + learning_rate^2)", "2002.03432", "Optax"),
     Row(novograd, "sum of g / sqrt(average of |g|^2), layer by layer", "1905.11286", "Optax"),
+    Row(optimistic_gradient_descent, "g + beta * (g - g_prev)", "1711.00141", "Optax"),
+    Row(optimistic_adam, "nadam + optimism / learning_rate * its difference", "1711.00141", "Optax"),
+    Row(optimistic_adam_v2, "nadam + beta * its difference", "1711.00141", "Optax"),
+    Row(noisy_sgd, "g + sqrt(eta / (1 + count)^gamma) * normal", "1511.06807", "Optax"),
     Row(lion, "sign(b1 * mu + (1 - b1) * g)", "2302.06675", "Optax"),
     Row(sign_sgd, "sign(g)", "1802.04434", "Optax"),
     Row(signum, "sign(mu)", "1802.04434", "Optax"),
@@ -98,6 +109,7 @@ __all__ = [
     "scale_by_delta_bar_delta",
     "scale_by_lion",
     "scale_by_novograd",
+    "scale_by_optimistic_gradient",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",
