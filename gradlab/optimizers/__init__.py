@@ -11,14 +11,26 @@ from gradlab.core.transform import Transform
 from gradlab.optimizers.adagrad import adadelta, adagrad, scale_by_adadelta, scale_by_rss
 from gradlab.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
 from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
+from gradlab.optimizers.adan import adan, scale_by_adan
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
+from gradlab.optimizers.belief import acprop, adabelief, scale_by_acprop, scale_by_belief
+from gradlab.optimizers.layerwise import fromage, lamb, lars
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
+from gradlab.optimizers.noisy import noisy_sgd
+from gradlab.optimizers.novograd import novograd, scale_by_novograd
+from gradlab.optimizers.optimistic import (
+    optimistic_adam,
+    optimistic_adam_v2,
+    optimistic_gradient_descent,
+    scale_by_optimistic_gradient,
+)
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
 from gradlab.optimizers.radam import radam, scale_by_radam
 from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, scale_by_stddev
 from gradlab.optimizers.sadam import sadam, samsgrad, scale_by_sadam, scale_by_samsgrad
 from gradlab.optimizers.sgd import sgd
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
+from gradlab.optimizers.yogi import scale_by_yogi, yogi
 
 
 class Row(NamedTuple):
@@ -53,6 +65,30 @@ ROWS = [
     Row(radam, "adam, rectified by the variance of 1 / sqrt(nu)", "1908.03265", "Optax, PyTorch"),
     Row(sadam, "mu_hat / softplus(sqrt(nu_hat))", "1908.00700"),
     Row(samsgrad, "mu_hat / softplus(sqrt(max of nu_hat))", "1908.00700"),
+    Row(adabelief, "mu_hat / sqrt(average of |g - mu|^2)", "2010.07468", "Optax"),
+    Row(
+        acprop,
+        "g / sqrt(average of |g - mu|^2 before it)",
+        "2110.05454",
+        "Optax",
+        "Optax: the error from the average before g, against its own documentation; form='optax'",
+    ),
+    Row(yogi, "mu_hat / sqrt(nu_hat), nu by steps of |g|^2", "Zaheer 2018", "Optax"),
+    Row(
+        adan,
+        "(mu_hat + b2 * average of g - g_prev) / sqrt(nu_hat)",
+        "2208.06677",
+        "Optax",
+        "Optax: weight 1 - b2 of the difference, b2 read as the paper's; form='optax'",
+    ),
+    Row(lamb, "(adam + weight_decay * p) * |p| / |it|, layer by layer", "1904.00962", "Optax"),
+    Row(lars, "trace of g * |p| / |g|, layer by layer", "1708.03888", "Optax"),
+    Row(fromage, "g * |p| / |g|, then p / sqrt(1 + learning_rate^2)", "2002.03432", "Optax"),
+    Row(novograd, "sum of g / sqrt(average of |g|^2), layer by layer", "1905.11286", "Optax"),
+    Row(optimistic_gradient_descent, "g + beta * (g - g_prev)", "1711.00141", "Optax"),
+    Row(optimistic_adam, "nadam + optimism / learning_rate * its difference", "1711.00141", "Optax"),
+    Row(optimistic_adam_v2, "nadam + beta * its difference", "1711.00141", "Optax"),
+    Row(noisy_sgd, "g + sqrt(eta / (1 + count)^gamma) * normal", "1511.06807", "Optax"),
     Row(lion, "sign(b1 * mu + (1 - b1) * g)", "2302.06675", "Optax"),
     Row(sign_sgd, "sign(g)", "1802.04434", "Optax"),
     Row(signum, "sign(mu)", "1802.04434", "Optax"),
@@ -63,12 +99,17 @@ REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.facto
 __all__ = [
     *REGISTRY,
     "REGISTRY",
+    "scale_by_acprop",
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_adamax",
+    "scale_by_adan",
     "scale_by_amsgrad",
+    "scale_by_belief",
     "scale_by_delta_bar_delta",
     "scale_by_lion",
+    "scale_by_novograd",
+    "scale_by_optimistic_gradient",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",
@@ -77,4 +118,5 @@ __all__ = [
     "scale_by_samsgrad",
     "scale_by_sign",
     "scale_by_stddev",
+    "scale_by_yogi",
 ]

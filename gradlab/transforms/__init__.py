@@ -9,6 +9,14 @@ from gradlab.transforms.guard import apply_if_finite, zero_nans
 from gradlab.transforms.noise import add_noise
 from gradlab.transforms.norm_control import floor_updates, hyperball, radial_brake, relative_updates
 from gradlab.transforms.parallel import graft, parallel
+from gradlab.transforms.norms import (
+    centralize,
+    normalize,
+    normalize_by_update_norm,
+    scale_by_param_block_norm,
+    scale_by_param_block_rms,
+    scale_by_trust_ratio,
+)
 from gradlab.transforms.route import by_path, freeze, masked, partition, set_to_zero
 from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
 from gradlab.transforms.skip import skip_spikes
@@ -23,6 +31,7 @@ TRANSFORMS = {
         add_cautious_decayed_weights,
         add_decayed_weights,
         add_noise,
+        centralize,
         clip,
         clip_by_block_rms,
         clip_by_global_norm,
@@ -34,7 +43,12 @@ TRANSFORMS = {
         orthograd,
         radial_brake,
         relative_updates,
+        normalize,
+        normalize_by_update_norm,
         scale,
+        scale_by_param_block_norm,
+        scale_by_param_block_rms,
+        scale_by_trust_ratio,
         set_to_zero,
         subtract_decayed_weights,
         trace,

@@ -55,6 +55,11 @@ def _add_noise_init(params, *, key):
     return optax.AddNoiseState(count=jnp.zeros([], jnp.int32), rng_key=jnp.array(key))
 
 
+def _normal(key, shape, dtype):
+    """Normal numbers; of float where ``dtype`` has none, which `leafwise` then refuses by path."""
+    return jax.random.normal(key, shape, dtype if jnp.issubdtype(dtype, jnp.inexact) else float)
+
+
 def _noise_rule(g, noise, *, deviation):
     return (g + deviation * noise,)
 
@@ -63,7 +68,7 @@ def _add_noise_update(grads, state, params=None, *, eta, gamma, **extra):
     del params, extra
     count = optax.safe_increment(state.count)
     rng_key, sample_key = jax.random.split(state.rng_key)
-    noise = optax.tree.random_like(sample_key, grads, jax.random.normal)
+    noise = optax.tree.random_like(sample_key, grads, _normal)
     deviation = jnp.sqrt(eta) * count.astype(float) ** (-gamma / 2)
     (updates,) = leafwise(_noise_rule, grads, params=noise, deviation=deviation)
     return updates, optax.AddNoiseState(count=count, rng_key=rng_key)

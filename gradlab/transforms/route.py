@@ -86,7 +86,8 @@ def _check_pattern(pattern: Any) -> None:
         raise ValueError(f"{pattern!r} is no regular expression for a parameter path: {error}") from None
 
 
-def _as_mask(mask: Any) -> Any:
+def as_mask(mask: Any) -> Any:
+    """A mask as `masked` takes it, with patterns made a function of the parameters."""
     patterns = (mask,) if isinstance(mask, str) else mask
     if isinstance(patterns, list | tuple) and patterns and all(isinstance(item, str) for item in patterns):
         for pattern in patterns:
@@ -109,6 +110,15 @@ def _resolve(what: str, choice: Any, tree: Tree) -> Tree:
     return choice
 
 
+def selected(mask: Any, tree: Tree) -> Tree:
+    """Whether a mask, as `as_mask` returns it, selects each leaf of ``tree``.
+
+    >>> selected({'a': True, 'b': False}, {'a': [1, 2], 'b': 3})
+    {'a': [True, True], 'b': False}
+    """
+    return jax.tree.map(lambda keep, part: jax.tree.map(lambda _: keep, part), _resolve("mask", mask, tree), tree)
+
+
 def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_extra_args: bool = False) -> Transform:
     """Applies ``inner`` to some of the parameters; the updates of the others pass through.
 
@@ -128,7 +138,7 @@ def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_ex
     >>> updates['w'].tolist(), updates['bias'].tolist()
     ([1.0], [0.0])
     """
-    mask = static(_as_mask(mask))
+    mask = static(as_mask(mask))
     return transform(
         _masked_init,
         _masked_update,

@@ -15,6 +15,7 @@ NAMES = sorted(REGISTRY)
 # default suits steps whose length is about the learning rate.
 DEFAULT = {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.1}}
 SOLVING: dict[str, dict[str, dict[str, Any]]] = {
+    "acprop": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.01}},
     "adadelta": {"quadratic": {"learning_rate": 3.0}, "rosenbrock": {"learning_rate": 1.0}},
     "adagrad": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "amsgrad": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
@@ -24,8 +25,11 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     },
     "ema_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.01}},
     "heavy_ball": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
+    "lars": {"quadratic": {"learning_rate": 3.0}, "rosenbrock": {"learning_rate": 3.0}},
     "momentum_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
     "nesterov_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
+    "noisy_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
+    "optimistic_gradient_descent": {"quadratic": {"learning_rate": 0.05}, "rosenbrock": {"learning_rate": 0.001}},
     "radam": {
         "quadratic": {"learning_rate": 0.1},
         "rosenbrock": {"learning_rate": 0.1, "unrectified": "skip"},
@@ -53,6 +57,9 @@ DERIVATIVE_IN: dict[str, str] = {}
 # A loop whose length depends on the data has a forward derivative alone.
 FORWARD_ONLY: set[str] = set()
 
+# A random key is among their leaves; ``flax.nnx.Optimizer`` keeps its optimizer static and refuses to hold an array.
+KEYED = {"noisy_sgd"}
+
 # Hyperparameters that belong to a part (a line search, say) which a default argument brings along.
 OF_PARTS: dict[str, set[str]] = {}
 
@@ -65,6 +72,16 @@ def build(name: str, **values: Any) -> Any:
     """The optimizer of a name, at learning rate 0.01 where it has no default."""
     required = inspect.signature(REGISTRY[name]).parameters[rate_of(name)].default is inspect.Parameter.empty
     return REGISTRY[name](**({rate_of(name): 0.01} if required else {}), **values)
+
+
+def numbers(tx: Any) -> dict[str, float]:
+    """The hyperparameters of an optimizer by name, but for random keys."""
+    return {name: value for name, value in gradlab.hyperparams(tx).items() if isinstance(value, float)}
+
+
+def map_numbers(function: Any, tx: Any) -> Any:
+    """The optimizer with a function of each of its numbers; random keys stay as they are."""
+    return jax.tree.map(lambda leaf: function(leaf) if isinstance(leaf, float) else leaf, tx)
 
 
 def bowl(params: Any) -> jax.Array:
