@@ -11,6 +11,12 @@ from gradlab.core.transform import Transform
 from gradlab.optimizers.adagrad import adadelta, adagrad, scale_by_adadelta, scale_by_rss
 from gradlab.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
 from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
+from gradlab.optimizers.ademamix import (
+    ademamix,
+    ademamix_alpha_schedule,
+    ademamix_b3_schedule,
+    scale_by_ademamix,
+)
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
@@ -19,6 +25,7 @@ from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, 
 from gradlab.optimizers.sadam import sadam, samsgrad, scale_by_sadam, scale_by_samsgrad
 from gradlab.optimizers.sgd import sgd
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
+from gradlab.optimizers.simplified_ademamix import scale_by_simplified_ademamix, simplified_ademamix
 
 
 class Row(NamedTuple):
@@ -53,6 +60,8 @@ ROWS = [
     Row(radam, "adam, rectified by the variance of 1 / sqrt(nu)", "1908.03265", "Optax, PyTorch"),
     Row(sadam, "mu_hat / softplus(sqrt(nu_hat))", "1908.00700"),
     Row(samsgrad, "mu_hat / softplus(sqrt(max of nu_hat))", "1908.00700"),
+    Row(ademamix, "(mu_hat + alpha * slow mu) / (sqrt(nu_hat) + eps)", "2409.03137", "Optax"),
+    Row(simplified_ademamix, "(m + alpha * g) / (sqrt(n_hat) + eps), m = b1 * m + g", "2502.02431", "Optax"),
     Row(lion, "sign(b1 * mu + (1 - b1) * g)", "2302.06675", "Optax"),
     Row(sign_sgd, "sign(g)", "1802.04434", "Optax"),
     Row(signum, "sign(mu)", "1802.04434", "Optax"),
@@ -63,9 +72,12 @@ REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.facto
 __all__ = [
     *REGISTRY,
     "REGISTRY",
+    "ademamix_alpha_schedule",
+    "ademamix_b3_schedule",
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_adamax",
+    "scale_by_ademamix",
     "scale_by_amsgrad",
     "scale_by_delta_bar_delta",
     "scale_by_lion",
@@ -76,5 +88,6 @@ __all__ = [
     "scale_by_sadam",
     "scale_by_samsgrad",
     "scale_by_sign",
+    "scale_by_simplified_ademamix",
     "scale_by_stddev",
 ]

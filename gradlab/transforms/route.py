@@ -109,6 +109,21 @@ def _resolve(what: str, choice: Any, tree: Tree) -> Tree:
     return choice
 
 
+def mask_leaves(mask: Any, tree: Tree) -> Tree:
+    """Whether ``mask``, which selects as for `masked`, selects each leaf of ``tree``; ``None`` selects all.
+
+    For rules that treat their leaves differently: the ``leaf_structure`` of `leafwise`.
+
+    >>> mask_leaves('bias$', {'w': 0.0, 'bias': 0.0})
+    {'bias': True, 'w': False}
+    """
+    if _is_placeholder(tree):
+        return tree
+    choice = True if mask is None else _resolve("mask", _as_mask(mask), tree)
+    structure = jax.tree.structure(tree, is_leaf=trees.is_none)
+    return jax.tree.unflatten(structure, trees.broadcast_prefix("mask", choice, tree))
+
+
 def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_extra_args: bool = False) -> Transform:
     """Applies ``inner`` to some of the parameters; the updates of the others pass through.
 

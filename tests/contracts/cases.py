@@ -31,6 +31,10 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
         "rosenbrock": {"learning_rate": 0.1, "unrectified": "skip"},
     },
     "rprop": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.01}},
+    "simplified_ademamix": {
+        "quadratic": {"learning_rate": 0.01, "b1": 0.9},
+        "rosenbrock": {"learning_rate": 0.01},
+    },
     "sign_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
     "sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
 }
