@@ -86,7 +86,8 @@ def _check_pattern(pattern: Any) -> None:
         raise ValueError(f"{pattern!r} is no regular expression for a parameter path: {error}") from None
 
 
-def _as_mask(mask: Any) -> Any:
+def as_mask(mask: Any) -> Any:
+    """A mask as rules keep it: patterns as one function of the parameters, anything else as it is."""
     patterns = (mask,) if isinstance(mask, str) else mask
     if isinstance(patterns, list | tuple) and patterns and all(isinstance(item, str) for item in patterns):
         for pattern in patterns:
@@ -119,7 +120,7 @@ def mask_leaves(mask: Any, tree: Tree) -> Tree:
     """
     if _is_placeholder(tree):
         return tree
-    choice = True if mask is None else _resolve("mask", _as_mask(mask), tree)
+    choice = True if mask is None else _resolve("mask", as_mask(mask), tree)
     structure = jax.tree.structure(tree, is_leaf=trees.is_none)
     return jax.tree.unflatten(structure, trees.broadcast_prefix("mask", choice, tree))
 
@@ -143,7 +144,7 @@ def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_ex
     >>> updates['w'].tolist(), updates['bias'].tolist()
     ([1.0], [0.0])
     """
-    mask = static(_as_mask(mask))
+    mask = static(as_mask(mask))
     return transform(
         _masked_init,
         _masked_update,
