@@ -4,6 +4,7 @@ from gradlab.transforms.accumulate import ema, trace
 from gradlab.transforms.clip import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
 from gradlab.transforms.guard import apply_if_finite, zero_nans
+from gradlab.transforms.mars import mars_correction
 from gradlab.transforms.noise import add_noise
 from gradlab.transforms.route import by_path, freeze, masked, partition, set_to_zero
 from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
@@ -20,6 +21,7 @@ TRANSFORMS = {
         clip_by_global_norm,
         ema,
         freeze,
+        mars_correction,
         scale,
         set_to_zero,
         subtract_decayed_weights,

@@ -17,6 +17,7 @@ DEFAULT = {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 
 SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     "adadelta": {"quadratic": {"learning_rate": 3.0}, "rosenbrock": {"learning_rate": 1.0}},
     "adagrad": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
+    "adopt": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.3}},
     "amsgrad": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "delta_bar_delta": {
         "quadratic": {"learning_rate": 0.01},
@@ -43,7 +44,7 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
 STARTS_ONLY = {"delta_bar_delta", "rprop"}
 
 # Rules that read the sign of the gradient have no meaning for complex numbers; neither does AdaDelta's form in Optax.
-REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum"}
+REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum", "tiger"}
 
 # They read the loss, and some the function that gives it.  Flax's own TrainState cannot pass either on.
 NEEDS_VALUE: set[str] = set()
