@@ -13,7 +13,8 @@ from gradlab.core.compose import chain, identity, named_chain
 from gradlab.core.norms import global_norm
 from gradlab.core.rule import static
 from gradlab.core.schedule import Schedule, as_schedule, make_schedule
-from gradlab.core.transform import ScheduledState, adopt, transform
+from gradlab.core.transform import ScheduledState, transform
+from gradlab.core.transform import adopt as from_optax
 from gradlab.core.update import apply_updates, eval_params
 from gradlab.core.values import describe, hyperparams, population, relabel, replace
 from gradlab.optimizers import *  # noqa: F403
@@ -33,12 +34,12 @@ _LAZY = {
 __all__ = [
     "Schedule",
     "ScheduledState",
-    "adopt",
     "apply_updates",
     "as_schedule",
     "chain",
     "describe",
     "eval_params",
+    "from_optax",
     "global_norm",
     "hyperparams",
     "identity",

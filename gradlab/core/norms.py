@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradlab.core.numerics import abs_sq
+from gradlab.core.numerics import abs_sq, safe_sqrt
 
 Tree = Any
 
@@ -23,7 +23,7 @@ def norm(x: jax.Array, axis: int | tuple[int, ...] | None = None, keepdims: bool
     tiny = jnp.finfo(x.dtype).tiny
     largest = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
     scale = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))  # its reciprocal is a normal number too
-    root = _sqrt(jnp.sum(abs_sq(x / scale), axis=axis, keepdims=keepdims))
+    root = safe_sqrt(jnp.sum(abs_sq(x / scale), axis=axis, keepdims=keepdims))
     return root * (scale if keepdims else jnp.reshape(scale, root.shape))
 
 
@@ -45,18 +45,12 @@ def global_norm(tree: Tree) -> jax.Array:
     if not leaves:
         return jnp.zeros([], jnp.float32)
     squares = jnp.stack([_sum_of_squares(leaf) for leaf in leaves])
-    return _sqrt(jnp.sum(jnp.sort(squares)))
+    return safe_sqrt(jnp.sum(jnp.sort(squares)))
 
 
 def _at_least_float32(x: Any) -> jax.Array:
     x = jnp.asarray(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def _sqrt(x: jax.Array) -> jax.Array:
-    """The root, with gradient zero at zero."""
-    positive = x != 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
 
 
 @jax.jit

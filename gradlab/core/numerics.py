@@ -13,6 +13,16 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x * x
 
 
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """The root, with gradient zero at zero.
+
+    >>> jax.grad(safe_sqrt)(0.0).item(), jax.grad(safe_sqrt)(4.0).item()
+    (0.0, 0.25)
+    """
+    positive = x != 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+
+
 @jax.jit
 def debias(decay: jax.Array, count: jax.Array) -> jax.Array:
     """``1 - decay**count``: the total weight of an average of ``count`` terms that started at zero.

@@ -132,8 +132,16 @@ def scheduled_init(params, *, init):
     return ScheduledState(count=jnp.zeros([], jnp.int32), inner_state=init(params))
 
 
+def values_at(count: Any, values: Any) -> Any:
+    """A tree of hyperparameters with every schedule in it replaced by its value at ``count``.
+
+    >>> values_at(3, as_leaf('b1', {'body': 0.9, 'head': lambda count: 0.25 * count}))['head'].item()
+    0.75
+    """
+    return jax.tree.map(lambda leaf: leaf(count) if is_schedule(leaf) else leaf, values, is_leaf=is_schedule)
+
+
 def scheduled_update(grads, state, params=None, *, update, schedules, **extra):
-    evaluate = lambda leaf: leaf(state.count) if is_schedule(leaf) else leaf  # noqa: E731
-    values = jax.tree.map(evaluate, schedules, is_leaf=is_schedule)
+    values = values_at(state.count, schedules)
     updates, inner_state = update(grads, state.inner_state, params, **values, **extra)
     return updates, ScheduledState(optax.safe_increment(state.count), inner_state)

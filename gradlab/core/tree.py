@@ -40,6 +40,16 @@ def full_like(params: Tree, value: Any, dtype: Any = None) -> Tree:
     return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=dtype), params)
 
 
+def scalars_like(params: Tree, value: float) -> Tree:
+    """``value`` once for each parameter, real and of at least float32: a buffer for one number a leaf.
+
+    >>> scalars_like({'w': jnp.ones(2, 'bfloat16')}, 1.0)['w']
+    Array(1., dtype=float32)
+    """
+    real = lambda p: jnp.finfo(jnp.promote_types(jnp.result_type(p), jnp.float32)).dtype
+    return jax.tree.map(lambda p: jnp.full([], value, real(p)), params)
+
+
 def broadcast_prefix(name: str, prefix: Tree, tree: Tree) -> list[Any]:
     """One value for each leaf of ``tree`` (``None`` leaves included) from a scalar or a prefix tree.
 

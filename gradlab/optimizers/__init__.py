@@ -9,13 +9,26 @@ from typing import NamedTuple
 
 from gradlab.core.transform import Transform
 from gradlab.optimizers.adagrad import adadelta, adagrad, scale_by_adadelta, scale_by_rss
-from gradlab.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
+from gradlab.optimizers.adam import adam, adamw, scale_by_adam
 from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
+from gradlab.optimizers.adamc import adamc
+from gradlab.optimizers.adamw_atan2 import adamw_atan2, scale_by_adam_atan2
 from gradlab.optimizers.adan import adan, scale_by_adan
+from gradlab.optimizers.ademamix import (
+    ademamix,
+    ademamix_alpha_schedule,
+    ademamix_b3_schedule,
+    scale_by_ademamix,
+)
+from gradlab.optimizers.adopt import adopt, scale_by_adopt
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradlab.optimizers.belief import acprop, adabelief, scale_by_acprop, scale_by_belief
+from gradlab.optimizers.grams import grams, scale_by_grams
+from gradlab.optimizers.laprop import laprop
 from gradlab.optimizers.layerwise import fromage, lamb, lars
+from gradlab.optimizers.mars import mars_adamw, scale_by_mars_adam
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
+from gradlab.optimizers.nadam import nadam, nadamw, scale_by_nadam
 from gradlab.optimizers.noisy import noisy_sgd
 from gradlab.optimizers.novograd import novograd, scale_by_novograd
 from gradlab.optimizers.optimistic import (
@@ -30,6 +43,9 @@ from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, 
 from gradlab.optimizers.sadam import sadam, samsgrad, scale_by_sadam, scale_by_samsgrad
 from gradlab.optimizers.sgd import sgd
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
+from gradlab.optimizers.simplified_ademamix import scale_by_simplified_ademamix, simplified_ademamix
+from gradlab.optimizers.stable_adamw import stable_adamw
+from gradlab.optimizers.tiger import scale_by_tiger, tiger
 from gradlab.optimizers.yogi import scale_by_yogi, yogi
 
 
@@ -57,8 +73,8 @@ ROWS = [
     Row(rmsprop_nesterov, "g / sqrt(nu), g at the point ahead", "Goodfellow 2016, 8.6", "closed form"),
     Row(adam, "mu_hat / (sqrt(nu_hat) + eps)", "1412.6980", "Optax, PyTorch"),
     Row(adamw, "adam + weight_decay * p", "1711.05101", "Optax, PyTorch"),
-    Row(nadam, "adam, mu one step ahead", "Dozat 2016", "Optax"),
-    Row(nadamw, "nadam + weight_decay * p", "Dozat 2016", "Optax"),
+    Row(nadam, "adam, mu one step ahead", "Dozat 2016", "Optax, PyTorch"),
+    Row(nadamw, "nadam + weight_decay * p", "Dozat 2016", "Optax, PyTorch"),
     Row(amsgrad, "mu_hat / sqrt(max of nu_hat)", "1904.09237", "Optax, PyTorch"),
     Row(adamax, "mu_hat / max(b2 * nu, |g|)", "1412.6980", "Optax, PyTorch"),
     Row(adamaxw, "adamax + weight_decay * p", "1412.6980", "Optax"),
@@ -89,6 +105,16 @@ ROWS = [
     Row(optimistic_adam, "nadam + optimism / learning_rate * its difference", "1711.00141", "Optax"),
     Row(optimistic_adam_v2, "nadam + beta * its difference", "1711.00141", "Optax"),
     Row(noisy_sgd, "g + sqrt(eta / (1 + count)^gamma) * normal", "1511.06807", "Optax"),
+    Row(ademamix, "(mu_hat + alpha * slow mu) / (sqrt(nu_hat) + eps)", "2409.03137", "Optax"),
+    Row(simplified_ademamix, "(m + alpha * g) / (sqrt(n_hat) + eps), m = b1 * m + g", "2502.02431", "Optax"),
+    Row(adopt, "mu of g / max(sqrt(nu before g), eps)", "2411.02853", "Optax"),
+    Row(laprop, "mu of learning_rate * g / (sqrt(nu_hat) + eps)", "2002.04839"),
+    Row(stable_adamw, "adamw / max(1, rms of g / sqrt(nu_hat))", "2304.13013"),
+    Row(adamw_atan2, "a * atan2(mu_hat, b * sqrt(nu_hat)) + weight_decay * p", "2407.05872"),
+    Row(adamc, "adam + weight_decay * learning_rate / max_learning_rate * p", "2506.02285"),
+    Row(mars_adamw, "adamw of g + gamma * b1 / (1 - b1) * (g - previous)", "2411.10438"),
+    Row(grams, "sign(g) * |adam|", "2412.17107"),
+    Row(tiger, "sign(mu) + weight_decay * p", "Su 2023"),
     Row(lion, "sign(b1 * mu + (1 - b1) * g)", "2302.06675", "Optax"),
     Row(sign_sgd, "sign(g)", "1802.04434", "Optax"),
     Row(signum, "sign(mu)", "1802.04434", "Optax"),
@@ -100,16 +126,24 @@ __all__ = [
     *REGISTRY,
     "REGISTRY",
     "scale_by_acprop",
+    "ademamix_alpha_schedule",
+    "ademamix_b3_schedule",
     "scale_by_adadelta",
     "scale_by_adam",
+    "scale_by_adam_atan2",
     "scale_by_adamax",
     "scale_by_adan",
+    "scale_by_ademamix",
+    "scale_by_adopt",
     "scale_by_amsgrad",
     "scale_by_belief",
     "scale_by_delta_bar_delta",
+    "scale_by_grams",
     "scale_by_lion",
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
+    "scale_by_mars_adam",
+    "scale_by_nadam",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",
@@ -117,6 +151,8 @@ __all__ = [
     "scale_by_sadam",
     "scale_by_samsgrad",
     "scale_by_sign",
+    "scale_by_simplified_ademamix",
     "scale_by_stddev",
     "scale_by_yogi",
+    "scale_by_tiger",
 ]

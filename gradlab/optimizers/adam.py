@@ -9,8 +9,6 @@ With g the gradient, p the parameter, count = 1, 2, ... and mu = nu = 0 before t
     u = mu_hat / (sqrt(nu_hat + eps_root) + eps)                  Adam, arXiv 1412.6980
     p = p - learning_rate * u
     p = p - learning_rate * (u + weight_decay * p)                AdamW, arXiv 1711.05101
-
-    mu_hat = b1 * mu / (1 - b1^(count+1)) + (1 - b1) * g / (1 - b1^count)       NAdam, Dozat 2016
 """
 
 from typing import Any
@@ -201,49 +199,3 @@ def adamw(
         b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, bias_correction=bias_correction, eps_on=eps_on
     )
     return with_weight_decay(direction, learning_rate, weight_decay, mask, decay)
-
-
-def nadam(
-    learning_rate: Any,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any = None,
-    *,
-    nesterov: bool = True,
-) -> Transform:
-    """NAdam (Dozat 2016): Adam whose average of gradients looks one step ahead, as Nesterov's momentum does.
-
-    Args: as for `adam`.  PyTorch's NAdam also schedules ``b1``; the two differ from the first step on.
-
-    >>> tx = nadam(0.1)
-    >>> updates, _ = tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)))
-    >>> round(float(updates[0]), 4)
-    -0.1474
-    """
-    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
-
-
-def nadamw(
-    learning_rate: Any,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any = None,
-    weight_decay: Any = 1e-4,
-    mask: Any = None,
-    *,
-    nesterov: bool = True,
-    decay: str = "decoupled",
-) -> Transform:
-    """NAdam with weight decay beside the adaptive step; see `nadam` and `adamw`.
-
-    >>> params = jnp.array([2.0])
-    >>> tx = nadamw(0.1, weight_decay=0.5)
-    >>> updates, _ = tx.update(jnp.array([2.0]), tx.init(params), params)
-    >>> round(float(updates[0]), 4)
-    -0.2474
-    """
-    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov, decay=decay)

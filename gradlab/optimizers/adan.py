@@ -26,7 +26,7 @@ from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import DECAYS, with_weight_decay
-from gradlab.transforms.route import as_mask, selected
+from gradlab.transforms.route import as_mask, mask_leaves
 
 FORMS = ("paper", "optax")
 
@@ -71,7 +71,7 @@ def _proximal_step_update(grads, state, params=None, *, learning_rate, weight_de
     params = check.required_params("adan", params)
     hyper = {"learning_rate": learning_rate, "weight_decay": weight_decay}
     (updates,) = leafwise(
-        _proximal_rule, grads, params=params, leaf_structure={"decays": selected(mask, params)}, **hyper
+        _proximal_rule, grads, params=params, leaf_structure={"decays": mask_leaves(mask, params)}, **hyper
     )
     return updates, state
 

@@ -6,9 +6,9 @@ from gradlab.transforms.clip import adaptive_grad_clip, clip, clip_by_block_rms,
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
 from gradlab.transforms.filter import grokfast, orthograd
 from gradlab.transforms.guard import apply_if_finite, zero_nans
+from gradlab.transforms.mars import mars_correction
 from gradlab.transforms.noise import add_noise
 from gradlab.transforms.norm_control import floor_updates, hyperball, radial_brake, relative_updates
-from gradlab.transforms.parallel import graft, parallel
 from gradlab.transforms.norms import (
     centralize,
     normalize,
@@ -17,6 +17,7 @@ from gradlab.transforms.norms import (
     scale_by_param_block_rms,
     scale_by_trust_ratio,
 )
+from gradlab.transforms.parallel import graft, parallel
 from gradlab.transforms.route import by_path, freeze, masked, partition, set_to_zero
 from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
 from gradlab.transforms.skip import skip_spikes
@@ -45,6 +46,7 @@ TRANSFORMS = {
         relative_updates,
         normalize,
         normalize_by_update_norm,
+        mars_correction,
         scale,
         scale_by_param_block_norm,
         scale_by_param_block_rms,

@@ -38,7 +38,7 @@ def add_decayed_weights(weight_decay: Any = 0.0, mask: Any = None) -> Transform:
     >>> round(float(updates['kernel'][0]), 4), float(updates['bias'][0])
     (0.2, 0.0)
     """
-    _check_decay(weight_decay)
+    check_decay(weight_decay)
     tx = transform(empty_init, _add_decayed_weights_update, weight_decay=weight_decay)
     return tx if mask is None else masked(tx, mask)
 
@@ -53,7 +53,7 @@ def subtract_decayed_weights(weight_decay: Any, mask: Any = None) -> Transform:
     >>> round(float(tx.update(jnp.zeros(1), tx.init(jnp.ones(1)), jnp.ones(1))[0][0]), 4)
     -0.1
     """
-    _check_decay(weight_decay)
+    check_decay(weight_decay)
     tx = transform(empty_init, _subtract_decayed_weights_update, weight_decay=weight_decay)
     return tx if mask is None else masked(tx, mask)
 
@@ -77,7 +77,8 @@ def with_weight_decay(
     return chain(direction, add_decayed_weights(weight_decay, mask), step)
 
 
-def _check_decay(weight_decay: Any) -> None:
+def check_decay(weight_decay: Any) -> None:
+    """Raises unless ``weight_decay`` is a number, or a tree or schedule of numbers, that is not negative."""
     if weight_decay is None:
         raise TypeError("weight_decay is None: leave the stage out, or pass 0.0")
     check.non_negative(weight_decay=weight_decay)

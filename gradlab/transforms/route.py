@@ -87,7 +87,7 @@ def _check_pattern(pattern: Any) -> None:
 
 
 def as_mask(mask: Any) -> Any:
-    """A mask as `masked` takes it, with patterns made a function of the parameters."""
+    """A mask as rules keep it: patterns as one function of the parameters, anything else as it is."""
     patterns = (mask,) if isinstance(mask, str) else mask
     if isinstance(patterns, list | tuple) and patterns and all(isinstance(item, str) for item in patterns):
         for pattern in patterns:
@@ -110,13 +110,19 @@ def _resolve(what: str, choice: Any, tree: Tree) -> Tree:
     return choice
 
 
-def selected(mask: Any, tree: Tree) -> Tree:
-    """Whether a mask, as `as_mask` returns it, selects each leaf of ``tree``.
+def mask_leaves(mask: Any, tree: Tree) -> Tree:
+    """Whether ``mask``, which selects as for `masked`, selects each leaf of ``tree``; ``None`` selects all.
 
-    >>> selected({'a': True, 'b': False}, {'a': [1, 2], 'b': 3})
-    {'a': [True, True], 'b': False}
+    For rules that treat their leaves differently: the ``leaf_structure`` of `leafwise`.
+
+    >>> mask_leaves('bias$', {'w': 0.0, 'bias': 0.0})
+    {'bias': True, 'w': False}
     """
-    return jax.tree.map(lambda keep, part: jax.tree.map(lambda _: keep, part), _resolve("mask", mask, tree), tree)
+    if _is_placeholder(tree):
+        return tree
+    choice = True if mask is None else _resolve("mask", as_mask(mask), tree)
+    structure = jax.tree.structure(tree, is_leaf=trees.is_none)
+    return jax.tree.unflatten(structure, trees.broadcast_prefix("mask", choice, tree))
 
 
 def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_extra_args: bool = False) -> Transform:

@@ -18,6 +18,7 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     "acprop": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.01}},
     "adadelta": {"quadratic": {"learning_rate": 3.0}, "rosenbrock": {"learning_rate": 1.0}},
     "adagrad": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
+    "adopt": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.3}},
     "amsgrad": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "delta_bar_delta": {
         "quadratic": {"learning_rate": 0.01},
@@ -35,6 +36,10 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
         "rosenbrock": {"learning_rate": 0.1, "unrectified": "skip"},
     },
     "rprop": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.01}},
+    "simplified_ademamix": {
+        "quadratic": {"learning_rate": 0.01, "b1": 0.9},
+        "rosenbrock": {"learning_rate": 0.01},
+    },
     "sign_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
     "sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
 }
@@ -43,7 +48,7 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
 STARTS_ONLY = {"delta_bar_delta", "rprop"}
 
 # Rules that read the sign of the gradient have no meaning for complex numbers; neither does AdaDelta's form in Optax.
-REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum"}
+REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum", "tiger"}
 
 # They read the loss, and some the function that gives it.  Flax's own TrainState cannot pass either on.
 NEEDS_VALUE: set[str] = set()

@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from gradlab.optimizers.adam import adam, adamw, nadam, nadamw
+from gradlab.optimizers.adam import adam, adamw
 from gradlab.optimizers.adamax import adamax, adamaxw
 from gradlab.optimizers.amsgrad import amsgrad
+from gradlab.optimizers.nadam import nadam, nadamw
 from gradlab.optimizers.radam import radam
 from gradlab.optimizers.sadam import sadam, samsgrad
 from tests.oracles import adam_family as oracle

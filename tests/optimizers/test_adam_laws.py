@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradlab.optimizers.adam import adam, adamw, nadam, nadamw
+from gradlab.optimizers.adam import adam, adamw
 from gradlab.optimizers.adamax import adamax, adamaxw
 from gradlab.optimizers.amsgrad import amsgrad
+from gradlab.optimizers.nadam import nadam, nadamw
 from gradlab.optimizers.radam import effective_length, radam, scale_by_radam
 from gradlab.optimizers.sadam import sadam, samsgrad, scale_by_sadam
 from gradlab.optimizers.sign import sign_sgd

@@ -8,9 +8,10 @@ import optax
 import pytest
 
 from gradlab.core.compose import chain
-from gradlab.optimizers.adam import adam, adamw, nadam, nadamw
+from gradlab.optimizers.adam import adam, adamw
 from gradlab.optimizers.adamax import adamax, adamaxw
 from gradlab.optimizers.amsgrad import amsgrad
+from gradlab.optimizers.nadam import nadam, nadamw
 from gradlab.optimizers.radam import radam
 from gradlab.optimizers.sadam import scale_by_sadam
 from gradlab.transforms.decay import add_decayed_weights
