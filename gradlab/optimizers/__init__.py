@@ -14,9 +14,12 @@ from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
+from gradlab.optimizers.primal_averaging import primal_averaging
 from gradlab.optimizers.radam import radam, scale_by_radam
 from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, scale_by_stddev
 from gradlab.optimizers.sadam import sadam, samsgrad, scale_by_sadam, scale_by_samsgrad
+from gradlab.optimizers.schedule_free import schedule_free, schedule_free_eval_params
+from gradlab.optimizers.schedule_free_bases import schedule_free_adamw, schedule_free_radam, schedule_free_sgd
 from gradlab.optimizers.sgd import sgd
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
 
@@ -56,6 +59,16 @@ ROWS = [
     Row(lion, "sign(b1 * mu + (1 - b1) * g)", "2302.06675", "Optax"),
     Row(sign_sgd, "sign(g)", "1802.04434", "Optax"),
     Row(signum, "sign(mu)", "1802.04434", "Optax"),
+    Row(
+        schedule_free_sgd,
+        "g at y; z = z - learning_rate * u; y = b1 * (mean of z) + (1 - b1) * z",
+        "2405.15682",
+        "Optax",
+    ),
+    Row(
+        schedule_free_adamw, "g / (sqrt(nu_hat) + eps) + weight_decay * y, as schedule_free_sgd", "2405.15682", "Optax"
+    ),
+    Row(schedule_free_radam, "schedule_free_adamw, rectified as radam", "2405.15682"),
 ]
 
 REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.factory for row in ROWS}
@@ -63,6 +76,7 @@ REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.facto
 __all__ = [
     *REGISTRY,
     "REGISTRY",
+    "primal_averaging",
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_adamax",
@@ -77,4 +91,6 @@ __all__ = [
     "scale_by_samsgrad",
     "scale_by_sign",
     "scale_by_stddev",
+    "schedule_free",
+    "schedule_free_eval_params",
 ]

@@ -31,6 +31,8 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
         "rosenbrock": {"learning_rate": 0.1, "unrectified": "skip"},
     },
     "rprop": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.01}},
+    "schedule_free_radam": {"quadratic": {"learning_rate": 0.3}, "rosenbrock": {"learning_rate": 0.3}},
+    "schedule_free_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
     "sign_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
     "sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
 }
@@ -49,6 +51,9 @@ RATE: dict[str, str] = {}
 
 # The number by which the contract differentiates a run, where the loss does not depend on the learning rate.
 DERIVATIVE_IN: dict[str, str] = {}
+
+# Steps at the start in which nothing moves, whatever the learning rate.
+EMPTY_STEPS: dict[str, int] = {"schedule_free_radam": 4}
 
 # A loop whose length depends on the data has a forward derivative alone.
 FORWARD_ONLY: set[str] = set()

@@ -1,0 +1,57 @@
+"""Averages of the weights in float64 NumPy, every sequence stored, written from the papers.
+
+Parameters, gradients and results are laid out as in `tests.oracles.adam_family`.  Nothing here imports jax or the
+package under test.
+"""
+
+import math
+
+import numpy as np
+
+from tests.oracles.adam_family import rho
+
+
+def gradients(t, g):
+    """The direction of SGD."""
+    return g
+
+
+class RootMeanSquare:
+    """The direction of Adam without momentum; with ``rectified``, that of RAdam after the first four steps."""
+
+    def __init__(self, b2=0.999, eps=1e-8, rectified=False):
+        self.b2, self.eps, self.rectified, self.v = b2, eps, rectified, 0.0
+
+    def __call__(self, t, g):
+        self.v = self.b2 * self.v + (1 - self.b2) * np.abs(g) ** 2
+        if self.rectified and rho(t, self.b2) <= 4:
+            return g
+        return g / (np.sqrt(self.v / (1 - self.b2**t)) + self.eps)
+
+
+def rectification(t, b2, early):
+    """Section 3.2 of 1908.03265, and ``early`` where the variance is not defined."""
+    length, longest = rho(t, b2), 2 / (1 - b2) - 1
+    if length <= 4:
+        return early
+    return math.sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length))
+
+
+def three_sequences(p, grads, direction, rates, factors, b1s, weight_decay=0.0):
+    """Section 2 of 2405.15682 with given factors ``c`` of the average; the rows of y and of x."""
+    z, x, y, rows, means = p.copy(), p.copy(), p.copy(), [], []
+    for t, g in enumerate(grads, start=1):
+        z = z - rates[t - 1] * (direction(t, g) + weight_decay * y)
+        x = (1 - factors[t - 1]) * x + factors[t - 1] * z
+        y = (1 - b1s[t - 1]) * z + b1s[t - 1] * x
+        rows.append(y)
+        means.append(x)
+    return np.stack(rows), np.stack(means)
+
+
+def factors_of(rates, power=2.0, b1=None, constant=None):
+    """The weight of each new iterate: its ``max_lr^power`` over the sum so far, or 2507.09846's."""
+    weights = np.maximum.accumulate(rates) ** power
+    sums = np.cumsum(weights)
+    factors = np.divide(weights, sums, out=np.zeros_like(sums), where=sums > 0)
+    return factors if constant is None else np.minimum(1.0, constant * (1 - b1) * factors)
