@@ -20,6 +20,7 @@ from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, 
 from gradlab.optimizers.sadam import sadam, samsgrad, scale_by_sadam, scale_by_samsgrad
 from gradlab.optimizers.schedule_free import schedule_free, schedule_free_eval_params
 from gradlab.optimizers.schedule_free_bases import schedule_free_adamw, schedule_free_radam, schedule_free_sgd
+from gradlab.optimizers.schedule_free_plus import schedule_free_plus
 from gradlab.optimizers.sgd import sgd
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
 
@@ -68,6 +69,7 @@ ROWS = [
     Row(
         schedule_free_adamw, "g / (sqrt(nu_hat) + eps) + weight_decay * y, as schedule_free_sgd", "2405.15682", "Optax"
     ),
+    Row(schedule_free_plus, "schedule_free around adam, Polyak's step size", "2605.19095"),
     Row(schedule_free_radam, "schedule_free_adamw, rectified as radam", "2405.15682"),
 ]
 

@@ -38,13 +38,18 @@ class PrimalAveragingState(NamedTuple):
     z: Tree  # like params: the base optimizer's iterate
 
 
-def interpolation(c: Any, b1: Any, b1_before: Any) -> dict[str, Any]:
-    """The two factors of the recurrence for ``y``, of ``z - y`` and of the base's update.
+def change_of_weight(b1: Any, b1_before: jax.Array) -> jax.Array:
+    """``b1 / b1_before``; 1 where y was z, so that the quotient has nothing to scale."""
+    known = b1_before > 0
+    return jnp.where(known, b1 / jnp.where(known, b1_before, 1), 1)
+
+
+def interpolation_factors(c: Any, b1: Any, b1_before: jax.Array) -> dict[str, jax.Array]:
+    """The factors of ``z - y`` and of the base's update in the step of y.
 
     The first is computed so that a small ``c`` keeps its digits where ``b1`` does not change.
     """
-    known = b1_before > 0
-    ratio = jnp.where(known, b1 / jnp.where(known, b1_before, 1), 1)
+    ratio = change_of_weight(b1, b1_before)
     return {"pull": (1 - ratio) + ratio * c, "push": 1 - b1 * (1 - c)}
 
 
@@ -75,7 +80,7 @@ def _primal_averaging_init(params, *, inner):
 def _primal_averaging_update(grads, state, params=None, *, inner, mu_x, mu_y, **extra):
     params = check.required_params("primal_averaging", params)
     base_updates, base_state = inner(grads, state.base_optimizer_state, params, **extra)
-    factors = interpolation(1 - mu_x, mu_y, state.mu_y)
+    factors = interpolation_factors(1 - mu_x, mu_y, state.mu_y)
     updates, z = leafwise(interpolation_rule, base_updates, [state.z], params, **factors)
     return updates, PrimalAveragingState(jnp.asarray(mu_y, state.mu_y.dtype), base_state, z)
 

@@ -30,7 +30,7 @@ from gradlab.core.rule import static
 from gradlab.core.transform import Transform, is_schedule, transform
 from gradlab.core.tree import copied, real_dtype
 from gradlab.core.update import register_readout
-from gradlab.optimizers.primal_averaging import averaged, interpolation, interpolation_rule
+from gradlab.optimizers.primal_averaging import averaged, interpolation_factors, interpolation_rule
 
 Tree = Any
 
@@ -105,7 +105,7 @@ def _schedule_free_update(
     c, new = averaged_state(state, weighed, b1, weight_lr_power)
     if averaging_constant is not None:
         c = jnp.minimum(1.0, averaging_constant * (1 - b1) * c)
-    factors = interpolation(c, b1, state.b1)
+    factors = interpolation_factors(c, b1, state.b1)
     if scales_updates:
         updates, z = leafwise(_scaled_interpolation_rule, updates, [state.z], params, rate=rate, **factors)
     else:

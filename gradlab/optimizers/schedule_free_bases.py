@@ -28,7 +28,7 @@ from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.core.values import relabel
 from gradlab.optimizers.adagrad import over_root
-from gradlab.optimizers.primal_averaging import interpolation, interpolation_rule
+from gradlab.optimizers.primal_averaging import interpolation_factors, interpolation_rule
 from gradlab.optimizers.radam import effective_length, rectification
 from gradlab.optimizers.rmsprop import ScaleByRmsWithCountState, scale_by_rms_update
 from gradlab.optimizers.schedule_free import around, averaged_state, schedule_free_state, value_at
@@ -209,7 +209,7 @@ def _schedule_free_radam_update(
         eps=eps,
         weight_decay=weight_decay,
         adaptive=adaptive,
-        **interpolation(c, b1, state.b1),
+        **interpolation_factors(c, b1, state.b1),
     )
     return updates, new._replace(base_optimizer_state=ScaleByRmsWithCountState(state.step_count, nu), z=z)
 

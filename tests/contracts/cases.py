@@ -31,6 +31,10 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
         "rosenbrock": {"learning_rate": 0.1, "unrectified": "skip"},
     },
     "rprop": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.01}},
+    "schedule_free_plus": {
+        "quadratic": {"learning_rate": 1.0, "weight_power": 2.0},
+        "rosenbrock": {"learning_rate": 1.0, "weight_power": 2.0},
+    },
     "schedule_free_radam": {"quadratic": {"learning_rate": 0.3}, "rosenbrock": {"learning_rate": 0.3}},
     "schedule_free_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
     "sign_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
@@ -44,7 +48,7 @@ STARTS_ONLY = {"delta_bar_delta", "rprop"}
 REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum"}
 
 # They read the loss, and some the function that gives it.  Flax's own TrainState cannot pass either on.
-NEEDS_VALUE: set[str] = set()
+NEEDS_VALUE: set[str] = {"schedule_free_plus"}
 
 # What stands in for the learning rate where the argument goes by another name.
 RATE: dict[str, str] = {}

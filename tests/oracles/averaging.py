@@ -55,3 +55,32 @@ def factors_of(rates, power=2.0, b1=None, constant=None):
     sums = np.cumsum(weights)
     factors = np.divide(weights, sums, out=np.zeros_like(sums), where=sums > 0)
     return factors if constant is None else np.minimum(1.0, constant * (1 - b1) * factors)
+
+
+def schedule_free_plus(
+    p, grads, values, lr=1.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0, start=0.9, end=0.965, anneal_steps=0,
+    averaging_warmup=0, norm_decay=0.0, weight_power=0.0, weight_lr_power=2.0,
+):  # fmt: skip
+    """Algorithm of 2605.19095 with x, y and z stored, its average of norms corrected when used, not when stored."""
+    z, x, y, m, v = p.copy(), p.copy(), p.copy(), np.zeros_like(p), np.zeros_like(p)
+    norm, largest, weight_sum, rows, means = 0.0, 0.0, 0.0, [], []
+    for t, (g, value) in enumerate(zip(grads, values, strict=True), start=1):
+        s = min((t - 1) / anneal_steps, 1.0) if anneal_steps else 0.0
+        b = 1 - (1 - start) ** (1 - s) * (1 - end) ** s
+        norm = norm_decay * norm + (1 - norm_decay) * math.sqrt(math.pi / 2) * np.sum(np.abs(g))
+        alpha = lr * max(0.0, value + b * np.dot(g, z - x)) / (norm / (1 - norm_decay**t))
+        largest = max(largest, alpha)
+        c = 1.0
+        if t > averaging_warmup:
+            weight = t**weight_power * largest**weight_lr_power
+            weight_sum += weight
+            c = weight / weight_sum
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        z = z - alpha**2 * weight_decay * y
+        z = z - alpha * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+        x = (1 - c) * x + c * z
+        y = b * x + (1 - b) * z
+        rows.append(y)
+        means.append(x)
+    return np.stack(rows), np.stack(means)
