@@ -1,9 +1,12 @@
 """Stages of a chain that are no optimizer."""
 
 from gradlab.transforms.accumulate import ema, trace
+from gradlab.transforms.average import ema_params, incremental_update, lawa, periodic_update, swa, tail_average
 from gradlab.transforms.clip import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
+from gradlab.transforms.ema_nesterov import ema_nesterov
 from gradlab.transforms.guard import apply_if_finite, zero_nans
+from gradlab.transforms.lookahead import lookahead, lookahead_in_state, snoo
 from gradlab.transforms.noise import add_noise
 from gradlab.transforms.route import by_path, freeze, masked, partition, set_to_zero
 from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
@@ -19,10 +22,15 @@ TRANSFORMS = {
         clip_by_block_rms,
         clip_by_global_norm,
         ema,
+        ema_nesterov,
+        ema_params,
         freeze,
+        lawa,
         scale,
         set_to_zero,
         subtract_decayed_weights,
+        swa,
+        tail_average,
         trace,
         zero_nans,
     )
@@ -35,10 +43,15 @@ __all__ = [
     "apply_if_finite",
     "by_path",
     "descend",
+    "incremental_update",
+    "lookahead",
+    "lookahead_in_state",
     "masked",
     "partition",
+    "periodic_update",
     "scale_by_learning_rate",
     "scale_by_schedule",
+    "snoo",
     "stateless",
     "stateless_with_tree_map",
     "with_extra_args_support",
