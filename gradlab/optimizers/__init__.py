@@ -13,6 +13,7 @@ from gradlab.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
 from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
+from gradlab.optimizers.msam import msam
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
 from gradlab.optimizers.primal_averaging import primal_averaging
 from gradlab.optimizers.radam import radam, scale_by_radam
@@ -22,6 +23,7 @@ from gradlab.optimizers.schedule_free import schedule_free, schedule_free_eval_p
 from gradlab.optimizers.schedule_free_bases import schedule_free_adamw, schedule_free_radam, schedule_free_sgd
 from gradlab.optimizers.schedule_free_plus import schedule_free_plus
 from gradlab.optimizers.sgd import sgd
+from gradlab.optimizers.sharpness import asam, normalize, sam
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
 
 
@@ -78,7 +80,11 @@ REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.facto
 __all__ = [
     *REGISTRY,
     "REGISTRY",
+    "asam",
+    "msam",
+    "normalize",
     "primal_averaging",
+    "sam",
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_adamax",
