@@ -34,3 +34,13 @@ def debias(decay: jax.Array, count: jax.Array) -> jax.Array:
     """
     near_one = jnp.maximum(decay, 0.5)  # the logarithm has no derivative at zero
     return jnp.where(decay > 0.5, -jnp.expm1(count * jnp.log1p(near_one - 1)), 1 - decay**count)
+
+
+def quotient_or_zero(numerator: jax.Array, divisor: jax.Array) -> jax.Array:
+    """``numerator / divisor``, and 0 with derivatives of 0 where the divisor is zero.
+
+    >>> float(quotient_or_zero(3.0, jnp.array(2.0))), float(quotient_or_zero(3.0, jnp.array(0.0)))
+    (1.5, 0.0)
+    """
+    divides = divisor != 0
+    return jnp.where(divides, numerator / jnp.where(divides, divisor, 1), 0)

@@ -50,6 +50,33 @@ def scalars_like(params: Tree, value: float) -> Tree:
     return jax.tree.map(lambda p: jnp.full([], value, real(p)), params)
 
 
+def copied(params: Tree, dtype: Any = None) -> Tree:
+    """A copy of each parameter, where it lies, in its own dtype or in ``dtype``; zeros where only a shape is known.
+
+    >>> copied({'w': jnp.ones(2)}, 'bfloat16')['w'].tolist(), copied(jax.ShapeDtypeStruct((2,), 'float32')).tolist()
+    ([1.0, 1.0], [0.0, 0.0])
+    """
+    return jax.tree.map(lambda p: _copied(p, dtype), params)
+
+
+def _copied(p: Any, dtype: Any) -> jax.Array:
+    if isinstance(p, jax.ShapeDtypeStruct):
+        return jnp.zeros(p.shape, dtype or p.dtype)
+    return jnp.array(p, dtype=dtype)
+
+
+def real_dtype(params: Tree) -> Any:
+    """The dtype for numbers that belong to all parameters together: the widest real one of theirs, at least float32.
+
+    >>> real_dtype({'w': jnp.ones(2, 'bfloat16')}).name, real_dtype({}).name
+    ('float32', 'float32')
+    """
+    wide = jnp.dtype(jnp.float32)
+    for leaf in jax.tree.leaves(params):
+        wide = jnp.promote_types(wide, jnp.result_type(leaf))
+    return jnp.finfo(wide).dtype
+
+
 def broadcast_prefix(name: str, prefix: Tree, tree: Tree) -> list[Any]:
     """One value for each leaf of ``tree`` (``None`` leaves included) from a scalar or a prefix tree.
 

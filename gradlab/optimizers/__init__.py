@@ -28,6 +28,7 @@ from gradlab.optimizers.laprop import laprop
 from gradlab.optimizers.layerwise import fromage, lamb, lars
 from gradlab.optimizers.mars import mars_adamw, scale_by_mars_adam
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
+from gradlab.optimizers.msam import msam
 from gradlab.optimizers.nadam import nadam, nadamw, scale_by_nadam
 from gradlab.optimizers.noisy import noisy_sgd
 from gradlab.optimizers.novograd import novograd, scale_by_novograd
@@ -38,10 +39,15 @@ from gradlab.optimizers.optimistic import (
     scale_by_optimistic_gradient,
 )
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
+from gradlab.optimizers.primal_averaging import primal_averaging
 from gradlab.optimizers.radam import radam, scale_by_radam
 from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, scale_by_stddev
 from gradlab.optimizers.sadam import sadam, samsgrad, scale_by_sadam, scale_by_samsgrad
+from gradlab.optimizers.schedule_free import schedule_free, schedule_free_eval_params
+from gradlab.optimizers.schedule_free_bases import schedule_free_adamw, schedule_free_radam, schedule_free_sgd
+from gradlab.optimizers.schedule_free_plus import schedule_free_plus
 from gradlab.optimizers.sgd import sgd
+from gradlab.optimizers.sharpness import asam, normalize, sam
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
 from gradlab.optimizers.simplified_ademamix import scale_by_simplified_ademamix, simplified_ademamix
 from gradlab.optimizers.stable_adamw import stable_adamw
@@ -118,6 +124,17 @@ ROWS = [
     Row(lion, "sign(b1 * mu + (1 - b1) * g)", "2302.06675", "Optax"),
     Row(sign_sgd, "sign(g)", "1802.04434", "Optax"),
     Row(signum, "sign(mu)", "1802.04434", "Optax"),
+    Row(
+        schedule_free_sgd,
+        "g at y; z = z - learning_rate * u; y = b1 * (mean of z) + (1 - b1) * z",
+        "2405.15682",
+        "Optax",
+    ),
+    Row(
+        schedule_free_adamw, "g / (sqrt(nu_hat) + eps) + weight_decay * y, as schedule_free_sgd", "2405.15682", "Optax"
+    ),
+    Row(schedule_free_plus, "schedule_free around adam, Polyak's step size", "2605.19095"),
+    Row(schedule_free_radam, "schedule_free_adamw, rectified as radam", "2405.15682"),
 ]
 
 REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.factory for row in ROWS}
@@ -128,6 +145,11 @@ __all__ = [
     "scale_by_acprop",
     "ademamix_alpha_schedule",
     "ademamix_b3_schedule",
+    "asam",
+    "msam",
+    "normalize",
+    "primal_averaging",
+    "sam",
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_adam_atan2",
@@ -155,4 +177,6 @@ __all__ = [
     "scale_by_stddev",
     "scale_by_yogi",
     "scale_by_tiger",
+    "schedule_free",
+    "schedule_free_eval_params",
 ]

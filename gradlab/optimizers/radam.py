@@ -49,7 +49,7 @@ def _beyond_pole(z: jax.Array) -> jax.Array:
     return z * (1 / 6 - z**2 * (1 / 360 - z**2 * (1 / 15120 - z**2 / 604800)))
 
 
-def _rectification(rho: jax.Array, rho_inf: jax.Array, rectified: jax.Array) -> jax.Array:
+def rectification(rho: jax.Array, rho_inf: jax.Array, rectified: jax.Array) -> jax.Array:
     """``r`` where ``rectified``, else 1, so that no root of a negative number reaches a gradient."""
     length = jnp.where(rectified, (rho - 4) * (rho - 2) / rho, 1.0)
     longest = jnp.where(rectified, (rho_inf - 4) * (rho_inf - 2) / rho_inf, 1.0)
@@ -79,7 +79,7 @@ def _radam_rule(g, mu, nu, *, count, b1, b2, eps, eps_root, threshold, nesterov,
         plain = corrected_mu(g, mu, count=count, b1=b1, nesterov=nesterov, bias_correction=True)
     rho = effective_length(count, b2)
     rectified = rho >= threshold
-    return jnp.where(rectified, _rectification(rho, 2 / (1 - b2) - 1, rectified) * adaptive, plain), mu, nu
+    return jnp.where(rectified, rectification(rho, 2 / (1 - b2) - 1, rectified) * adaptive, plain), mu, nu
 
 
 def _scale_by_radam_update(

@@ -62,7 +62,7 @@ def _rms_rule(g, nu, *, count, decay, eps, eps_in_sqrt, bias_correction):
     return over_root(g, nu_hat, eps=eps, eps_in_sqrt=eps_in_sqrt), nu
 
 
-def _scale_by_rms_update(grads, state, params=None, *, decay, eps, eps_in_sqrt, bias_correction, **extra):
+def scale_by_rms_update(grads, state, params=None, *, decay, eps, eps_in_sqrt, bias_correction, **extra):
     del params, extra
     count = _next_count(state, bias_correction)
     structure = {"eps_in_sqrt": eps_in_sqrt, "bias_correction": bias_correction}
@@ -116,7 +116,7 @@ def scale_by_rms(
     [2.0]
     """
     return _second_moment(
-        _scale_by_rms_init, _scale_by_rms_update, decay, eps, initial_scale, eps_in_sqrt, bias_correction
+        _scale_by_rms_init, scale_by_rms_update, decay, eps, initial_scale, eps_in_sqrt, bias_correction
     )
 
 

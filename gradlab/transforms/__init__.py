@@ -1,11 +1,14 @@
 """Stages of a chain that are no optimizer."""
 
 from gradlab.transforms.accumulate import ema, trace
+from gradlab.transforms.average import ema_params, incremental_update, lawa, periodic_update, swa, tail_average
 from gradlab.transforms.cautious import add_cautious_decayed_weights, cautious
 from gradlab.transforms.clip import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
+from gradlab.transforms.ema_nesterov import ema_nesterov
 from gradlab.transforms.filter import grokfast, orthograd
 from gradlab.transforms.guard import apply_if_finite, zero_nans
+from gradlab.transforms.lookahead import lookahead, lookahead_in_state, snoo
 from gradlab.transforms.mars import mars_correction
 from gradlab.transforms.noise import add_noise
 from gradlab.transforms.norm_control import floor_updates, hyperball, radial_brake, relative_updates
@@ -47,12 +50,18 @@ TRANSFORMS = {
         normalize,
         normalize_by_update_norm,
         mars_correction,
+        ema_nesterov,
+        ema_params,
+        freeze,
+        lawa,
         scale,
         scale_by_param_block_norm,
         scale_by_param_block_rms,
         scale_by_trust_ratio,
         set_to_zero,
         subtract_decayed_weights,
+        swa,
+        tail_average,
         trace,
         zclip,
         zero_nans,
@@ -68,12 +77,17 @@ __all__ = [
     "cautious",
     "descend",
     "graft",
+    "incremental_update",
+    "lookahead",
+    "lookahead_in_state",
     "masked",
     "parallel",
     "partition",
+    "periodic_update",
     "scale_by_learning_rate",
     "scale_by_schedule",
     "skip_spikes",
+    "snoo",
     "stateless",
     "stateless_with_tree_map",
     "with_extra_args_support",

@@ -40,6 +40,12 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
         "quadratic": {"learning_rate": 0.01, "b1": 0.9},
         "rosenbrock": {"learning_rate": 0.01},
     },
+    "schedule_free_plus": {
+        "quadratic": {"learning_rate": 1.0, "weight_power": 2.0},
+        "rosenbrock": {"learning_rate": 1.0, "weight_power": 2.0},
+    },
+    "schedule_free_radam": {"quadratic": {"learning_rate": 0.3}, "rosenbrock": {"learning_rate": 0.3}},
+    "schedule_free_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
     "sign_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
     "sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
 }
@@ -51,13 +57,16 @@ STARTS_ONLY = {"delta_bar_delta", "rprop"}
 REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum", "tiger"}
 
 # They read the loss, and some the function that gives it.  Flax's own TrainState cannot pass either on.
-NEEDS_VALUE: set[str] = set()
+NEEDS_VALUE: set[str] = {"schedule_free_plus"}
 
 # What stands in for the learning rate where the argument goes by another name.
 RATE: dict[str, str] = {}
 
 # The number by which the contract differentiates a run, where the loss does not depend on the learning rate.
 DERIVATIVE_IN: dict[str, str] = {}
+
+# Steps at the start in which nothing moves, whatever the learning rate.
+EMPTY_STEPS: dict[str, int] = {"schedule_free_radam": 4}
 
 # A loop whose length depends on the data has a forward derivative alone.
 FORWARD_ONLY: set[str] = set()

@@ -12,6 +12,7 @@ from absl.testing import parameterized
 import gradlab
 from tests.contracts.cases import (
     DERIVATIVE_IN,
+    EMPTY_STEPS,
     FORWARD_ONLY,
     NAMES,
     OF_PARTS,
@@ -94,7 +95,7 @@ def test_the_derivative_of_a_run_equals_finite_differences(name):
     def loss_after_training(value):
         params, tx = start, gradlab.replace(build(name), **{number: value})
         state = tx.init(params)
-        for _ in range(4):
+        for _ in range(4 + EMPTY_STEPS.get(name, 0)):
             value, grads = jax.value_and_grad(loss)(params)
             known = {**extra(name, params), "value": value, "value_fn": loss} if extra(name, params) else {}
             updates, state = tx.update(grads, state, params, **known)
