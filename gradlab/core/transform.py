@@ -15,7 +15,7 @@ import optax
 from jax.tree_util import Partial
 
 from gradlab.core.rule import InitRule, Rule, Static
-from gradlab.core.schedule import Schedule, as_leaf
+from gradlab.core.schedule import Schedule, as_leaf, evaluate
 
 Transform = optax.GradientTransformationExtraArgs
 
@@ -133,7 +133,5 @@ def scheduled_init(params, *, init):
 
 
 def scheduled_update(grads, state, params=None, *, update, schedules, **extra):
-    evaluate = lambda leaf: leaf(state.count) if is_schedule(leaf) else leaf  # noqa: E731
-    values = jax.tree.map(evaluate, schedules, is_leaf=is_schedule)
-    updates, inner_state = update(grads, state.inner_state, params, **values, **extra)
+    updates, inner_state = update(grads, state.inner_state, params, **evaluate(schedules, state.count), **extra)
     return updates, ScheduledState(optax.safe_increment(state.count), inner_state)

@@ -40,6 +40,20 @@ def full_like(params: Tree, value: Any, dtype: Any = None) -> Tree:
     return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=dtype), params)
 
 
+def copied(params: Tree) -> Tree:
+    """A copy of every parameter where it lies, so that donating the parameters donates no state; zeros for a shape.
+
+    >>> params = {'w': jnp.ones(2)}
+    >>> copied(params)['w'].tolist(), copied(params)['w'] is params['w']
+    ([1.0, 1.0], False)
+    """
+    return jax.tree.map(_copied, params)
+
+
+def _copied(p: Any) -> jax.Array:
+    return jnp.zeros_like(p) if isinstance(p, jax.ShapeDtypeStruct) else jnp.array(p, copy=True)
+
+
 def broadcast_prefix(name: str, prefix: Tree, tree: Tree) -> list[Any]:
     """One value for each leaf of ``tree`` (``None`` leaves included) from a scalar or a prefix tree.
 
