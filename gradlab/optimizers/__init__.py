@@ -12,8 +12,14 @@ from gradlab.optimizers.adagrad import adadelta, adagrad, scale_by_adadelta, sca
 from gradlab.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
 from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
+from gradlab.optimizers.cocob import cocob, scale_by_cocob
+from gradlab.optimizers.dadapt import dadapt_adamw
+from gradlab.optimizers.dog import dog, dowg, scale_by_distance_over_gradients, scale_by_dog, scale_by_dowg
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
+from gradlab.optimizers.momo import momo, momo_adam
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
+from gradlab.optimizers.polyak import polyak_sgd, scale_by_polyak
+from gradlab.optimizers.prodigy import prodigy
 from gradlab.optimizers.radam import radam, scale_by_radam
 from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, scale_by_stddev
 from gradlab.optimizers.sadam import sadam, samsgrad, scale_by_sadam, scale_by_samsgrad
@@ -56,6 +62,20 @@ ROWS = [
     Row(lion, "sign(b1 * mu + (1 - b1) * g)", "2302.06675", "Optax"),
     Row(sign_sgd, "sign(g)", "1802.04434", "Optax"),
     Row(signum, "sign(mu)", "1802.04434", "Optax"),
+    Row(dog, "max_dist / sqrt(sum of |g|^2) * g", "2302.12022", "Optax"),
+    Row(dowg, "sq_dist / sqrt(sum of sq_dist * |g|^2) * g", "2305.16284", "Optax"),
+    Row(prodigy, "adam times d, from <g, p0 - p>", "2306.06101", "Optax", "zero gradients: d stays, not NaN"),
+    Row(
+        dadapt_adamw,
+        "adamw times d, from <g, grad_sum>",
+        "2301.07733",
+        "Optax",
+        "zero gradients: d stays, not NaN",
+    ),
+    Row(cocob, "coin bets of each weight on its gradients", "1705.07795", "Optax"),
+    Row(momo, "min(learning_rate, gap / |mu|^2) * mu", "2305.07583", "Optax"),
+    Row(momo_adam, "min(learning_rate, gap / <mu, u>) * u, u that of adam", "2305.07583", "Optax"),
+    Row(polyak_sgd, "min((value - f_min) / |g|^2, 1) * g", "2002.10542", "Optax", "scaling: it divides the step by it"),
 ]
 
 REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.factory for row in ROWS}
@@ -67,8 +87,13 @@ __all__ = [
     "scale_by_adam",
     "scale_by_adamax",
     "scale_by_amsgrad",
+    "scale_by_cocob",
     "scale_by_delta_bar_delta",
+    "scale_by_distance_over_gradients",
+    "scale_by_dog",
+    "scale_by_dowg",
     "scale_by_lion",
+    "scale_by_polyak",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",

@@ -18,14 +18,23 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     "adadelta": {"quadratic": {"learning_rate": 3.0}, "rosenbrock": {"learning_rate": 1.0}},
     "adagrad": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "amsgrad": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
+    "cocob": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0, "alpha": 10.0}},
+    "dadapt_adamw": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "delta_bar_delta": {
         "quadratic": {"learning_rate": 0.01},
         "rosenbrock": {"learning_rate": 1e-4, "kappa": 1e-5, "phi": 0.3},
     },
+    "dog": {
+        "quadratic": {"learning_rate": 1.0},
+        "rosenbrock": {"learning_rate": 1.0, "init_step": ("distance", 0.1)},
+    },
+    "dowg": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "ema_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.01}},
     "heavy_ball": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
     "momentum_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
     "nesterov_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
+    "polyak_sgd": {"quadratic": {"max_learning_rate": 0.1}, "rosenbrock": {"max_learning_rate": 0.1}},
+    "prodigy": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "radam": {
         "quadratic": {"learning_rate": 0.1},
         "rosenbrock": {"learning_rate": 0.1, "unrectified": "skip"},
@@ -42,19 +51,31 @@ STARTS_ONLY = {"delta_bar_delta", "rprop"}
 REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum"}
 
 # They read the loss, and some the function that gives it.  Flax's own TrainState cannot pass either on.
-NEEDS_VALUE: set[str] = set()
+NEEDS_VALUE: set[str] = {"momo", "momo_adam", "polyak_sgd"}
 
 # What stands in for the learning rate where the argument goes by another name.
-RATE: dict[str, str] = {}
+RATE: dict[str, str] = {"polyak_sgd": "max_learning_rate"}
 
-# The number by which the contract differentiates a run, where the loss does not depend on the learning rate.
-DERIVATIVE_IN: dict[str, str] = {}
+# The number by which the contract differentiates a run, where the loss hardly depends on the learning rate: the first
+# steps of these are of the order of their first estimate.
+DERIVATIVE_IN: dict[str, str] = {
+    "cocob": "weight_decay",  # it does not notice the scale of its gradients
+    "dadapt_adamw": "estim_lr0",
+    "dog": "init_step",
+    "dowg": "init_estim_sq_dist",
+    "prodigy": "estim_lr0",
+}
 
 # A loop whose length depends on the data has a forward derivative alone.
 FORWARD_ONLY: set[str] = set()
 
-# Hyperparameters that belong to a part (a line search, say) which a default argument brings along.
-OF_PARTS: dict[str, set[str]] = {}
+# Hyperparameters that belong to a part (a line search, a pair of decays) which a default argument brings along.
+OF_PARTS: dict[str, set[str]] = {
+    "dadapt_adamw": {"betas.0", "betas.1"},
+    "dog": {"init_step"},
+    "dowg": {"init_estim_sq_dist"},
+    "prodigy": {"betas.0", "betas.1"},
+}
 
 
 def rate_of(name: str) -> str:
