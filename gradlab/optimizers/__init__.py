@@ -11,10 +11,13 @@ from gradlab.core.transform import Transform
 from gradlab.optimizers.adagrad import adadelta, adagrad, scale_by_adadelta, scale_by_rss
 from gradlab.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
 from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
+from gradlab.optimizers.adgd import adgd, barzilai_borwein, scale_by_adgd, scale_by_barzilai_borwein
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradlab.optimizers.cocob import cocob, scale_by_cocob
 from gradlab.optimizers.dadapt import dadapt_adamw
 from gradlab.optimizers.dog import dog, dowg, scale_by_distance_over_gradients, scale_by_dog, scale_by_dowg
+from gradlab.optimizers.hypergradient import hypergradient, hypergradient_sgd
+from gradlab.optimizers.mechanic import mechanize
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
 from gradlab.optimizers.momo import momo, momo_adam
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
@@ -76,6 +79,9 @@ ROWS = [
     Row(momo, "min(learning_rate, gap / |mu|^2) * mu", "2305.07583", "Optax"),
     Row(momo_adam, "min(learning_rate, gap / <mu, u>) * u, u that of adam", "2305.07583", "Optax"),
     Row(polyak_sgd, "min((value - f_min) / |g|^2, 1) * g", "2002.10542", "Optax", "scaling: it divides the step by it"),
+    Row(adgd, "min(sqrt(1 + growth) * step, |dp| / (2 * |dg|)) * g", "1910.09529"),
+    Row(barzilai_borwein, "|dp|^2 / <dp, dg> * g", "Barzilai 1988"),
+    Row(hypergradient_sgd, "g, its rate moved by <g, g before>", "1703.04782"),
 ]
 
 REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.factory for row in ROWS}
@@ -83,10 +89,14 @@ REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.facto
 __all__ = [
     *REGISTRY,
     "REGISTRY",
+    "hypergradient",
+    "mechanize",
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_adamax",
+    "scale_by_adgd",
     "scale_by_amsgrad",
+    "scale_by_barzilai_borwein",
     "scale_by_cocob",
     "scale_by_delta_bar_delta",
     "scale_by_distance_over_gradients",

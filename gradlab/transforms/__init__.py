@@ -5,6 +5,7 @@ from gradlab.transforms.clip import adaptive_grad_clip, clip, clip_by_block_rms,
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
 from gradlab.transforms.guard import apply_if_finite, zero_nans
 from gradlab.transforms.noise import add_noise
+from gradlab.transforms.plateau import reduce_on_plateau
 from gradlab.transforms.route import by_path, freeze, masked, partition, set_to_zero
 from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
 from gradlab.transforms.stateless import stateless, stateless_with_tree_map, with_extra_args_support
@@ -20,6 +21,7 @@ TRANSFORMS = {
         clip_by_global_norm,
         ema,
         freeze,
+        reduce_on_plateau,
         scale,
         set_to_zero,
         subtract_decayed_weights,

@@ -31,6 +31,10 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     "dowg": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "ema_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.01}},
     "heavy_ball": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
+    "hypergradient_sgd": {
+        "quadratic": {"learning_rate": 0.1, "hyper_learning_rate": 1e-4},
+        "rosenbrock": {"learning_rate": 0.001, "hyper_learning_rate": 1e-8},
+    },
     "momentum_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
     "nesterov_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
     "polyak_sgd": {"quadratic": {"max_learning_rate": 0.1}, "rosenbrock": {"max_learning_rate": 0.1}},
@@ -44,8 +48,8 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     "sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
 }
 
-# Their learning rate is where every weight's own step size starts: a schedule has no meaning for it.
-STARTS_ONLY = {"delta_bar_delta", "rprop"}
+# Their learning rate is where step sizes of their own start: a schedule has no meaning for it.
+STARTS_ONLY = {"delta_bar_delta", "hypergradient_sgd", "rprop"}
 
 # Rules that read the sign of the gradient have no meaning for complex numbers; neither does AdaDelta's form in Optax.
 REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum"}

@@ -8,9 +8,11 @@ import optax
 import pytest
 
 from gradlab.core.compose import chain
+from gradlab.optimizers.adgd import adgd, barzilai_borwein
 from gradlab.optimizers.cocob import cocob
 from gradlab.optimizers.dadapt import dadapt_adamw
 from gradlab.optimizers.dog import dog, dowg, scale_by_distance_over_gradients
+from gradlab.optimizers.hypergradient import hypergradient_sgd
 from gradlab.optimizers.momo import momo, momo_adam
 from gradlab.optimizers.polyak import polyak_sgd
 from gradlab.optimizers.prodigy import prodigy
@@ -61,6 +63,13 @@ MODES = [
     ),
 ]
 OURS_ONLY = [
+    (adgd, {"initial_step": 0.01}),
+    (adgd, {"initial_step": 0.5, "learning_rate": 1.5}),
+    (barzilai_borwein, {"initial_step": 0.01}),
+    (barzilai_borwein, {"form": "short", "initial_step": 0.5, "learning_rate": falling}),
+    (barzilai_borwein, {"initial_step": 0.5, "min_step": 0.2, "max_step": 0.4}),
+    (hypergradient_sgd, {"learning_rate": 0.01}),
+    (hypergradient_sgd, {"learning_rate": 0.01, "hyper_learning_rate": 0.1, "form": "multiplicative"}),
     (cocob, {"learning_rate": 0.1}),
     (momo, {"weight_decay": 0.1, "learning_rate": 0.05, "form": "paper"}),
     (momo_adam, {"weight_decay": 0.1, "form": "paper"}),
@@ -171,10 +180,15 @@ def test_gradients_of_zero_move_nothing_and_spoil_no_estimate(make):
         assert np.isnan(run(getattr(optax.contrib, make.__name__)(), PARAMS, zeros)[1].estim_lr)
 
 
-@pytest.mark.parametrize("make", [cocob, dog, dowg, prodigy, dadapt_adamw, momo, momo_adam, polyak_sgd], ids=name_of)
+COMPLEX = [cocob, dog, dowg, prodigy, dadapt_adamw, momo, momo_adam, polyak_sgd]
+COMPLEX += [adgd, barzilai_borwein, hypergradient_sgd]
+
+
+@pytest.mark.parametrize("make", COMPLEX, ids=name_of)
 def test_complex_parameters_are_moved_as_the_oracle_moves_them(make):
     params, grads = mixed_tree(dtype=np.complex128), drifting_grads(np.complex128)
-    same(walked(make, params, grads)[0], by_oracle(make, params, grads))
+    mode = {"learning_rate": 0.01} if make is hypergradient_sgd else {}
+    same(walked(make, params, grads, **mode)[0], by_oracle(make, params, grads, **mode))
 
 
 @pytest.mark.parametrize("make", [cocob, dog, dowg, prodigy], ids=name_of)

@@ -196,3 +196,73 @@ def polyak_sgd(p, grads, values, max_learning_rate=1.0, scaling=1.0, f_min=0.0, 
         p = p - _rates(scaling)(t) * step * g
         rows.append(p)
     return np.stack(rows)
+
+
+def mechanic(p, grads, base_updates, weight_decay=1e-2, eps=1e-8, s_init=1e-6, num_betas=6, form="optax"):
+    """Algorithm 1 of 2306.00144 around given updates of a base optimizer; ``'optax'`` has the released changes."""
+    betas = 1 - 0.1 ** np.arange(1, num_betas + 1)
+    start, total, rows = p, np.zeros_like(p), []
+    m, v, r = np.zeros(num_betas), np.zeros(num_betas), np.zeros(num_betas)
+    s = np.zeros(num_betas) if form == "paper" else np.full(num_betas, s_init)
+    for t, (g, u) in enumerate(zip(grads, base_updates, strict=True)):
+        if form == "optax":
+            total = (p - start) / (s.sum() + eps)
+        norm = np.linalg.norm(p) + (eps if form == "optax" else 0.0)
+        loss = np.vdot(total, g + weight_decay * s.sum() * np.linalg.norm(g) / norm * p).real if t > 0 else 0.0
+        total = total + u
+        if form == "paper":
+            m = np.maximum(betas * m, abs(loss))
+            r = np.maximum(0, betas * r - s * loss)
+        else:
+            r = betas * r - s * np.clip(loss, -m, m)
+            m = np.maximum(betas * m, abs(loss) + eps)
+        v = betas**2 * v + loss**2
+        s = (s_init / num_betas * m + np.maximum(r, 0)) / (np.sqrt(v) + eps)
+        p = start + s.sum() * total
+        rows.append(p)
+    return np.stack(rows)
+
+
+def adgd(p, grads, learning_rate=1.0, initial_step=1e-6):
+    """Algorithm 1 of 1910.09529; the second step has no bound by the first."""
+    step, growth, p_before, g_before, rows = initial_step, math.inf, p, grads[0], []
+    for t, g in enumerate(grads):
+        if t > 0:
+            moved, bent = np.linalg.norm(p - p_before), np.linalg.norm(g - g_before)
+            last, step = step, min(math.sqrt(1 + growth) * step, moved / (2 * bent))
+            growth = step / last
+        p_before, g_before = p, g
+        p = p - _rates(learning_rate)(t) * step * g
+        rows.append(p)
+    return np.stack(rows)
+
+
+def barzilai_borwein(p, grads, learning_rate=1.0, form="long", initial_step=1e-6, min_step=1e-10, max_step=1e10):
+    """Barzilai and Borwein 1988, equations 5 and 6; a step without positive curvature keeps the last size."""
+    step, p_before, g_before, rows = initial_step, p, grads[0], []
+    for t, g in enumerate(grads):
+        if t > 0:
+            s, y = p - p_before, g - g_before
+            inner = np.vdot(s, y).real
+            if inner > 0:
+                size = np.vdot(s, s).real / inner if form == "long" else inner / np.vdot(y, y).real
+                step = min(max(size, min_step), max_step)
+        p_before, g_before = p, g
+        p = p - _rates(learning_rate)(t) * step * g
+        rows.append(p)
+    return np.stack(rows)
+
+
+def hypergradient_sgd(p, grads, learning_rate, hyper_learning_rate=1e-3, form="additive"):
+    """Algorithms 4 (additive) of 1703.04782 and its normalised multiplicative rule."""
+    rate, before, rows = learning_rate, np.zeros_like(p), []
+    for g in grads:
+        inner = np.vdot(g, before).real
+        if form == "additive":
+            rate = rate + hyper_learning_rate * inner
+        elif np.any(before):
+            rate = rate * (1 + hyper_learning_rate * inner / (np.linalg.norm(g) * np.linalg.norm(before)))
+        before = g
+        p = p - rate * g
+        rows.append(p)
+    return np.stack(rows)
