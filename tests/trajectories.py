@@ -39,24 +39,24 @@ def flat(tree, rows=None):
     return np.concatenate([leaf.reshape(shape) for leaf in leaves], axis=-1)
 
 
-def run(tx, params, grads):
-    """The parameters after every step, one row a step, and the last state.
+def run(tx, params, grads, values=None):
+    """The parameters after every step, one row a step, and the last state; ``values`` are the losses, if it reads them.
 
     The optimizer is an argument of the compiled loop: modes that differ in numbers alone share one compilation.
     """
-    positions, state = _run(adopt(tx), params, grads)
+    positions, state = _run(adopt(tx), params, grads, values)
     return flat(positions, rows=jax.tree.leaves(grads)[0].shape[0]), state
 
 
 @jax.jit
-def _run(tx, params, grads):
-    def step(carry, g):
-        params, state = carry
-        updates, state = tx.update(g, state, params)
+def _run(tx, params, grads, values):
+    def step(carry, row):
+        (params, state), (g, value) = carry, row
+        updates, state = tx.update(g, state, params, **({} if value is None else {"value": value}))
         params = optax.apply_updates(params, updates)
         return (params, state), params
 
-    (_, state), positions = jax.lax.scan(step, (params, tx.init(params)), grads)
+    (_, state), positions = jax.lax.scan(step, (params, tx.init(params)), (grads, values))
     return positions, state
 
 

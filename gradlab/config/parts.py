@@ -81,7 +81,7 @@ def _made(value: Any) -> Any:
         return (
             make_part(SCHEDULE, value) if SCHEDULE.tag in value else {key: _made(item) for key, item in value.items()}
         )
-    return [_made(item) for item in value] if isinstance(value, list) else value
+    return type(value)(map(_made, value)) if isinstance(value, list | tuple) else value
 
 
 def checked_part(kind: Kind, value: Any) -> dict[str, Any]:
@@ -158,6 +158,8 @@ def _field(name: str, annotation: Any) -> Any:
     if annotation in _SCALARS:
         return _SCALARS[annotation]
     members = typing.get_args(annotation)
+    if typing.get_origin(annotation) is tuple:
+        return tuple[tuple(_field(name, member) for member in members)]
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         others = [member for member in members if member is not type(None)]
         return _field(name, others[0]) if len(others) == 1 else Value

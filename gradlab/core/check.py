@@ -101,3 +101,32 @@ def required_params(stage: str, params: Any) -> Any:
     if params is None:
         raise ValueError(f"{stage} needs the parameters: call tx.update(grads, state, params)")
     return params
+
+
+def required_value(stage: str, value: Any) -> Any:
+    """``value``, or an error that says which stage needed the loss.
+
+    >>> required_value('momo', None)
+    Traceback (most recent call last):
+    TypeError: momo reads the loss: call tx.update(grads, state, params, value=loss) with the loss at params
+    """
+    if value is None:
+        raise TypeError(
+            f"{stage} reads the loss: call tx.update(grads, state, params, value=loss) with the loss at params"
+        )
+    return value
+
+
+def one_rate(stage: str, learning_rate: Any) -> None:
+    """Raises unless ``learning_rate`` is one number or schedule, not below zero, for all parameters.
+
+    >>> one_rate('momo', {'head': 0.1, 'body': 1.0})
+    Traceback (most recent call last):
+    TypeError: `learning_rate` of momo must be one number or schedule, got dict: its step size is that of all parameters
+    """
+    if not (isinstance(learning_rate, Schedule) or jax.tree_util.all_leaves([learning_rate])):
+        raise TypeError(
+            f"`learning_rate` of {stage} must be one number or schedule, got {type(learning_rate).__name__}: "
+            "its step size is that of all parameters"
+        )
+    non_negative(learning_rate=learning_rate)

@@ -120,6 +120,16 @@ def as_schedule(value: Any) -> Schedule:
     return make_schedule(_constant, value=value)
 
 
+def evaluate(values: Any, count: Any) -> Any:
+    """A tree of hyperparameters in which every schedule gives way to its value at ``count``.
+
+    >>> [float(value) for value in evaluate((0.5, as_schedule(lambda count: count + 1.0)), 2)]
+    [0.5, 3.0]
+    """
+    is_schedule = lambda leaf: isinstance(leaf, Schedule)
+    return jax.tree.map(lambda leaf: leaf(count) if is_schedule(leaf) else leaf, values, is_leaf=is_schedule)
+
+
 def as_leaf(name: str, value: Any) -> Any:
     """The value of one hyperparameter in the form in which it is stored; trees of them leaf by leaf."""
     if value is None or isinstance(value, Schedule):

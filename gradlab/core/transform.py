@@ -15,7 +15,7 @@ import optax
 from jax.tree_util import Partial
 
 from gradlab.core.rule import InitRule, Rule, Static
-from gradlab.core.schedule import Schedule, as_leaf
+from gradlab.core.schedule import Schedule, as_leaf, evaluate
 
 Transform = optax.GradientTransformationExtraArgs
 
@@ -142,6 +142,5 @@ def values_at(count: Any, values: Any) -> Any:
 
 
 def scheduled_update(grads, state, params=None, *, update, schedules, **extra):
-    values = values_at(state.count, schedules)
-    updates, inner_state = update(grads, state.inner_state, params, **values, **extra)
+    updates, inner_state = update(grads, state.inner_state, params, **evaluate(schedules, state.count), **extra)
     return updates, ScheduledState(optax.safe_increment(state.count), inner_state)

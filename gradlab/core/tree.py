@@ -62,7 +62,7 @@ def copied(params: Tree, dtype: Any = None) -> Tree:
 def _copied(p: Any, dtype: Any) -> jax.Array:
     if isinstance(p, jax.ShapeDtypeStruct):
         return jnp.zeros(p.shape, dtype or p.dtype)
-    return jnp.array(p, dtype=dtype)
+    return jnp.array(p, dtype=dtype, copy=True)
 
 
 def real_dtype(params: Tree) -> Any:

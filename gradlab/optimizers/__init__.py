@@ -20,14 +20,21 @@ from gradlab.optimizers.ademamix import (
     ademamix_b3_schedule,
     scale_by_ademamix,
 )
+from gradlab.optimizers.adgd import adgd, barzilai_borwein, scale_by_adgd, scale_by_barzilai_borwein
 from gradlab.optimizers.adopt import adopt, scale_by_adopt
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradlab.optimizers.belief import acprop, adabelief, scale_by_acprop, scale_by_belief
+from gradlab.optimizers.cocob import cocob, scale_by_cocob
+from gradlab.optimizers.dadapt import dadapt_adamw
+from gradlab.optimizers.dog import dog, dowg, scale_by_distance_over_gradients, scale_by_dog, scale_by_dowg
 from gradlab.optimizers.grams import grams, scale_by_grams
+from gradlab.optimizers.hypergradient import hypergradient, hypergradient_sgd
 from gradlab.optimizers.laprop import laprop
 from gradlab.optimizers.layerwise import fromage, lamb, lars
 from gradlab.optimizers.mars import mars_adamw, scale_by_mars_adam
+from gradlab.optimizers.mechanic import mechanize
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
+from gradlab.optimizers.momo import momo, momo_adam
 from gradlab.optimizers.msam import msam
 from gradlab.optimizers.nadam import nadam, nadamw, scale_by_nadam
 from gradlab.optimizers.noisy import noisy_sgd
@@ -39,7 +46,9 @@ from gradlab.optimizers.optimistic import (
     scale_by_optimistic_gradient,
 )
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
+from gradlab.optimizers.polyak import polyak_sgd, scale_by_polyak
 from gradlab.optimizers.primal_averaging import primal_averaging
+from gradlab.optimizers.prodigy import prodigy
 from gradlab.optimizers.radam import radam, scale_by_radam
 from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, scale_by_stddev
 from gradlab.optimizers.sadam import sadam, samsgrad, scale_by_sadam, scale_by_samsgrad
@@ -135,6 +144,23 @@ ROWS = [
     ),
     Row(schedule_free_plus, "schedule_free around adam, Polyak's step size", "2605.19095"),
     Row(schedule_free_radam, "schedule_free_adamw, rectified as radam", "2405.15682"),
+    Row(dog, "max_dist / sqrt(sum of |g|^2) * g", "2302.12022", "Optax"),
+    Row(dowg, "sq_dist / sqrt(sum of sq_dist * |g|^2) * g", "2305.16284", "Optax"),
+    Row(prodigy, "adam times d, from <g, p0 - p>", "2306.06101", "Optax", "zero gradients: d stays, not NaN"),
+    Row(
+        dadapt_adamw,
+        "adamw times d, from <g, grad_sum>",
+        "2301.07733",
+        "Optax",
+        "zero gradients: d stays, not NaN",
+    ),
+    Row(cocob, "coin bets of each weight on its gradients", "1705.07795", "Optax"),
+    Row(momo, "min(learning_rate, gap / |mu|^2) * mu", "2305.07583", "Optax"),
+    Row(momo_adam, "min(learning_rate, gap / <mu, u>) * u, u that of adam", "2305.07583", "Optax"),
+    Row(polyak_sgd, "min((value - f_min) / |g|^2, 1) * g", "2002.10542", "Optax", "scaling: it divides the step by it"),
+    Row(adgd, "min(sqrt(1 + growth) * step, |dp| / (2 * |dg|)) * g", "1910.09529"),
+    Row(barzilai_borwein, "|dp|^2 / <dp, dg> * g", "Barzilai 1988"),
+    Row(hypergradient_sgd, "g, its rate moved by <g, g before>", "1703.04782"),
 ]
 
 REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.factory for row in ROWS}
@@ -150,6 +176,8 @@ __all__ = [
     "normalize",
     "primal_averaging",
     "sam",
+    "hypergradient",
+    "mechanize",
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_adam_atan2",
@@ -166,6 +194,16 @@ __all__ = [
     "scale_by_optimistic_gradient",
     "scale_by_mars_adam",
     "scale_by_nadam",
+    "scale_by_adgd",
+    "scale_by_amsgrad",
+    "scale_by_barzilai_borwein",
+    "scale_by_cocob",
+    "scale_by_delta_bar_delta",
+    "scale_by_distance_over_gradients",
+    "scale_by_dog",
+    "scale_by_dowg",
+    "scale_by_lion",
+    "scale_by_polyak",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",

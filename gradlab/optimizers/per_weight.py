@@ -98,11 +98,12 @@ def _scale_by_rprop_update(grads, state, params=None, *, eta_minus, eta_plus, mi
     return updates, optax.ScaleByRpropState(step_sizes, prev_updates)
 
 
-def _check_initial(stage: str, learning_rate: Any) -> None:
+def check_initial_rate(stage: str, learning_rate: Any) -> None:
+    """Raises unless ``learning_rate`` can be where a rate that the stage itself changes starts."""
     leaves = jax.tree.leaves(learning_rate, is_leaf=lambda leaf: isinstance(leaf, Schedule))
     if any(isinstance(leaf, Schedule) or callable(leaf) for leaf in leaves):
         raise TypeError(
-            f"{stage}: `learning_rate` is where every weight's own step size starts, so it cannot be a schedule; "
+            f"{stage}: `learning_rate` is where the stage's own step sizes start, so it cannot be a schedule; "
             f"pass a number, and multiply the updates with chain({stage}(...), scale_by_schedule(...))"
         )
     check.non_negative(learning_rate=learning_rate)
@@ -116,7 +117,7 @@ def scale_by_delta_bar_delta(learning_rate: Any, kappa: Any = 1e-3, phi: Any = 0
     >>> updates.tolist(), tx.update(jnp.array([2.0]), state)[0].tolist()
     ([1.0], [1.5])
     """
-    _check_initial("scale_by_delta_bar_delta", learning_rate)
+    check_initial_rate("scale_by_delta_bar_delta", learning_rate)
     check.non_negative(kappa=kappa)
     check.in_range("phi", phi, 0.0, 1.0)
     check.decay_rate(theta=theta)
@@ -169,7 +170,7 @@ def scale_by_rprop(
     >>> updates.tolist(), [round(float(u), 4) for u in tx.update(jnp.array([7.0]), state)[0]]
     ([0.5], [0.6])
     """
-    _check_initial("scale_by_rprop", learning_rate)
+    check_initial_rate("scale_by_rprop", learning_rate)
     check.in_range("eta_minus", eta_minus, 0.0, 1.0, open_low=True)
     check.in_range("eta_plus", eta_plus, 1.0)
     check.non_negative(min_step_size=min_step_size)

@@ -21,6 +21,7 @@ from gradlab.transforms.norms import (
     scale_by_trust_ratio,
 )
 from gradlab.transforms.parallel import graft, parallel
+from gradlab.transforms.plateau import reduce_on_plateau
 from gradlab.transforms.route import by_path, freeze, masked, partition, set_to_zero
 from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
 from gradlab.transforms.skip import skip_spikes
@@ -54,6 +55,7 @@ TRANSFORMS = {
         ema_params,
         freeze,
         lawa,
+        reduce_on_plateau,
         scale,
         scale_by_param_block_norm,
         scale_by_param_block_rms,

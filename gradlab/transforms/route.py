@@ -155,6 +155,15 @@ def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_ex
     )
 
 
+def masked_factor(mask: Any, params: Tree) -> Tree:
+    """One for the parameters that ``mask`` selects, as for `masked`, and zero for the others: a prefix of ``params``.
+
+    >>> masked_factor('kernel', {'kernel': 0, 'bias': 0})
+    {'bias': 0.0, 'kernel': 1.0}
+    """
+    return 1.0 if mask is None else jax.tree.map(float, _resolve("mask", _as_mask(mask), params))
+
+
 def _select(mask: Tree, tree: Tree) -> Tree:
     return jax.tree.map(lambda keep, part: part if keep else optax.MaskedNode(), mask, tree)
 

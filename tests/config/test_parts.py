@@ -10,6 +10,7 @@ from pydantic import ValidationError
 import gradlab
 from gradlab.config.parts import OPTIMIZER, SCHEDULE, TASK, TRANSFORM, checked_part, make_part, read_part
 from gradlab.tasks import TASKS
+from tests.contracts.cases import rate_of
 
 RATE = {
     "schedule": "warmup_cosine_decay_schedule",
@@ -28,8 +29,8 @@ def messages(kind, part):
 
 @pytest.mark.parametrize("name", gradlab.REGISTRY)
 def test_every_optimizer_is_made_from_its_name_and_a_learning_rate(name):
-    made = make_part(OPTIMIZER, checked_part(OPTIMIZER, {"name": name, "learning_rate": 1e-2}))
-    direct = gradlab.REGISTRY[name](learning_rate=1e-2)
+    made = make_part(OPTIMIZER, checked_part(OPTIMIZER, {"name": name, rate_of(name): 1e-2}))
+    direct = gradlab.REGISTRY[name](**{rate_of(name): 1e-2})
     assert jax.tree.structure(made) == jax.tree.structure(direct)
     assert jax.tree.leaves(made) == jax.tree.leaves(direct)
 
@@ -38,7 +39,7 @@ def test_every_optimizer_is_made_from_its_name_and_a_learning_rate(name):
 def test_the_defaults_of_every_optimizer_are_legal_values(name):
     parameters = inspect.signature(gradlab.REGISTRY[name]).parameters.values()
     defaults = {item.name: item.default for item in parameters if item.default is not inspect.Parameter.empty}
-    part = {"name": name, **defaults, "learning_rate": 0.1}
+    part = {"name": name, **defaults, rate_of(name): 0.1}
     assert checked_part(OPTIMIZER, part) == part
 
 

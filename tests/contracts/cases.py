@@ -20,10 +20,17 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     "adagrad": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "adopt": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.3}},
     "amsgrad": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
+    "cocob": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0, "alpha": 10.0}},
+    "dadapt_adamw": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "delta_bar_delta": {
         "quadratic": {"learning_rate": 0.01},
         "rosenbrock": {"learning_rate": 1e-4, "kappa": 1e-5, "phi": 0.3},
     },
+    "dog": {
+        "quadratic": {"learning_rate": 1.0},
+        "rosenbrock": {"learning_rate": 1.0, "init_step": ("distance", 0.1)},
+    },
+    "dowg": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "ema_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.01}},
     "heavy_ball": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
     "lars": {"quadratic": {"learning_rate": 3.0}, "rosenbrock": {"learning_rate": 3.0}},
@@ -31,6 +38,14 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     "nesterov_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
     "noisy_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
     "optimistic_gradient_descent": {"quadratic": {"learning_rate": 0.05}, "rosenbrock": {"learning_rate": 0.001}},
+    "hypergradient_sgd": {
+        "quadratic": {"learning_rate": 0.1, "hyper_learning_rate": 1e-4},
+        "rosenbrock": {"learning_rate": 0.001, "hyper_learning_rate": 1e-8},
+    },
+    "momentum_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
+    "nesterov_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
+    "polyak_sgd": {"quadratic": {"max_learning_rate": 0.1}, "rosenbrock": {"max_learning_rate": 0.1}},
+    "prodigy": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "radam": {
         "quadratic": {"learning_rate": 0.1},
         "rosenbrock": {"learning_rate": 0.1, "unrectified": "skip"},
@@ -50,20 +65,28 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     "sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
 }
 
-# Their learning rate is where every weight's own step size starts: a schedule has no meaning for it.
-STARTS_ONLY = {"delta_bar_delta", "rprop"}
+# Their learning rate is where step sizes of their own start: a schedule has no meaning for it.
+STARTS_ONLY = {"delta_bar_delta", "hypergradient_sgd", "rprop"}
 
 # Rules that read the sign of the gradient have no meaning for complex numbers; neither does AdaDelta's form in Optax.
 REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum", "tiger"}
 
 # They read the loss, and some the function that gives it.  Flax's own TrainState cannot pass either on.
 NEEDS_VALUE: set[str] = {"schedule_free_plus"}
+NEEDS_VALUE: set[str] = {"momo", "momo_adam", "polyak_sgd"}
 
 # What stands in for the learning rate where the argument goes by another name.
-RATE: dict[str, str] = {}
+RATE: dict[str, str] = {"polyak_sgd": "max_learning_rate"}
 
-# The number by which the contract differentiates a run, where the loss does not depend on the learning rate.
-DERIVATIVE_IN: dict[str, str] = {}
+# The number by which the contract differentiates a run, where the loss hardly depends on the learning rate: the first
+# steps of these are of the order of their first estimate.
+DERIVATIVE_IN: dict[str, str] = {
+    "cocob": "weight_decay",  # it does not notice the scale of its gradients
+    "dadapt_adamw": "estim_lr0",
+    "dog": "init_step",
+    "dowg": "init_estim_sq_dist",
+    "prodigy": "estim_lr0",
+}
 
 # Steps at the start in which nothing moves, whatever the learning rate.
 EMPTY_STEPS: dict[str, int] = {"schedule_free_radam": 4}
@@ -76,6 +99,13 @@ KEYED = {"noisy_sgd"}
 
 # Hyperparameters that belong to a part (a line search, say) which a default argument brings along.
 OF_PARTS: dict[str, set[str]] = {}
+# Hyperparameters that belong to a part (a line search, a pair of decays) which a default argument brings along.
+OF_PARTS: dict[str, set[str]] = {
+    "dadapt_adamw": {"betas.0", "betas.1"},
+    "dog": {"init_step"},
+    "dowg": {"init_estim_sq_dist"},
+    "prodigy": {"betas.0", "betas.1"},
+}
 
 
 def rate_of(name: str) -> str:
