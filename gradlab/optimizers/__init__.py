@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gradlab.core.transform import Transform
+from gradlab.optimizers.adafactor import adafactor, scale_by_param_block_rms
 from gradlab.optimizers.adagrad import adadelta, adagrad, scale_by_adadelta, scale_by_rss
 from gradlab.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
 from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
+from gradlab.optimizers.factored import scale_by_factored_rms
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
 from gradlab.optimizers.radam import radam, scale_by_radam
@@ -51,6 +53,13 @@ ROWS = [
     Row(adamax, "mu_hat / max(b2 * nu, |g|)", "1412.6980", "Optax, PyTorch"),
     Row(adamaxw, "adamax + weight_decay * p", "1412.6980", "Optax"),
     Row(radam, "adam, rectified by the variance of 1 / sqrt(nu)", "1908.03265", "Optax, PyTorch"),
+    Row(
+        adafactor,
+        "g / sqrt(rows * columns), bounded, * rms(p)",
+        "1804.04235",
+        "Optax, PyTorch",
+        "Optax: its decay is float32 under x64 too",
+    ),
     Row(sadam, "mu_hat / softplus(sqrt(nu_hat))", "1908.00700"),
     Row(samsgrad, "mu_hat / softplus(sqrt(max of nu_hat))", "1908.00700"),
     Row(lion, "sign(b1 * mu + (1 - b1) * g)", "2302.06675", "Optax"),
@@ -68,7 +77,9 @@ __all__ = [
     "scale_by_adamax",
     "scale_by_amsgrad",
     "scale_by_delta_bar_delta",
+    "scale_by_factored_rms",
     "scale_by_lion",
+    "scale_by_param_block_rms",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",

@@ -62,8 +62,8 @@ def rate_of(name: str) -> str:
 
 
 def build(name: str, **values: Any) -> Any:
-    """The optimizer of a name, at learning rate 0.01 where it has no default."""
-    required = inspect.signature(REGISTRY[name]).parameters[rate_of(name)].default is inspect.Parameter.empty
+    """The optimizer of a name, at learning rate 0.01 where it has no default or none at all by default."""
+    required = inspect.signature(REGISTRY[name]).parameters[rate_of(name)].default in (inspect.Parameter.empty, None)
     return REGISTRY[name](**({rate_of(name): 0.01} if required else {}), **values)
 
 
