@@ -11,9 +11,12 @@ from gradlab.core.transform import Transform
 from gradlab.optimizers.adafactor import adafactor, scale_by_param_block_rms
 from gradlab.optimizers.adagrad import adadelta, adagrad, scale_by_adadelta, scale_by_rss
 from gradlab.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
+from gradlab.optimizers.adam_mini import adam_mini, adam_mini_blocks, scale_by_adam_mini
 from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
+from gradlab.optimizers.came import came, scale_by_came
 from gradlab.optimizers.factored import scale_by_factored_rms
+from gradlab.optimizers.madgrad import madgrad, scale_by_madgrad
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
 from gradlab.optimizers.radam import radam, scale_by_radam
@@ -21,6 +24,7 @@ from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, 
 from gradlab.optimizers.sadam import sadam, samsgrad, scale_by_sadam, scale_by_samsgrad
 from gradlab.optimizers.sgd import sgd
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
+from gradlab.optimizers.sm3 import scale_by_sm3, sm3
 
 
 class Row(NamedTuple):
@@ -60,6 +64,16 @@ ROWS = [
         "Optax, PyTorch",
         "Optax: its decay is float32 under x64 too",
     ),
+    Row(came, "mu / sqrt(how far u strays from mu), factored", "2307.02047"),
+    Row(adam_mini, "mu_hat / sqrt(mean of nu_hat over a block)", "2406.16793"),
+    Row(sm3, "g / sqrt(min of row and column bounds)", "1901.11150", "Optax", "Optax: no scalar parameters"),
+    Row(
+        madgrad,
+        "(1 - momentum) * (p - x0 + s / cbrt(grad_sum_sq))",
+        "2101.11075",
+        "Optax",
+        "Optax: weights float32 under x64 too",
+    ),
     Row(sadam, "mu_hat / softplus(sqrt(nu_hat))", "1908.00700"),
     Row(samsgrad, "mu_hat / softplus(sqrt(max of nu_hat))", "1908.00700"),
     Row(lion, "sign(b1 * mu + (1 - b1) * g)", "2302.06675", "Optax"),
@@ -72,13 +86,17 @@ REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.facto
 __all__ = [
     *REGISTRY,
     "REGISTRY",
+    "adam_mini_blocks",
     "scale_by_adadelta",
     "scale_by_adam",
+    "scale_by_adam_mini",
     "scale_by_adamax",
     "scale_by_amsgrad",
+    "scale_by_came",
     "scale_by_delta_bar_delta",
     "scale_by_factored_rms",
     "scale_by_lion",
+    "scale_by_madgrad",
     "scale_by_param_block_rms",
     "scale_by_radam",
     "scale_by_rms",
@@ -87,5 +105,6 @@ __all__ = [
     "scale_by_sadam",
     "scale_by_samsgrad",
     "scale_by_sign",
+    "scale_by_sm3",
     "scale_by_stddev",
 ]

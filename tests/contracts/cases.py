@@ -32,6 +32,7 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     },
     "rprop": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.01}},
     "sign_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
+    "sm3": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
 }
 
@@ -52,6 +53,9 @@ DERIVATIVE_IN: dict[str, str] = {}
 
 # A loop whose length depends on the data has a forward derivative alone.
 FORWARD_ONLY: set[str] = set()
+
+# A field by the name of a moment that holds something else in Optax too: SM3's lists of row and column bounds.
+NOT_LIKE_PARAMS: dict[str, set[str]] = {"sm3": {"mu"}}
 
 # Hyperparameters that belong to a part (a line search, say) which a default argument brings along.
 OF_PARTS: dict[str, set[str]] = {}

@@ -47,11 +47,19 @@ ORACLE_MODES = [
     ({}, {}, FACTORED),
     ({"factored": False}, {}, PLAIN),
     ({"min_dim_size_to_factor": 5}, {}, PLAIN),
-    ({"learning_rate": falling, "momentum": 0.9, "dtype_momentum": "float64"}, {"lr": falling, "momentum": 0.9}, FACTORED),
-    ({"clipping_threshold": 0.3, "decay_rate": 0.6, "decay_offset": -4}, {"clip": 0.3, "decay_rate": 0.6, "offset": -4}, FACTORED),
+    (
+        {"learning_rate": falling, "momentum": 0.9, "dtype_momentum": "float64"},
+        {"lr": falling, "momentum": 0.9},
+        FACTORED,
+    ),
+    (
+        {"clipping_threshold": 0.3, "decay_rate": 0.6, "decay_offset": -4},
+        {"clip": 0.3, "decay_rate": 0.6, "offset": -4},
+        FACTORED,
+    ),
     ({"clipping_threshold": None, "multiply_by_parameter_scale": False}, {"clip": None, "relative": False}, FACTORED),
     ({"weight_decay_rate": 0.01, "eps": 0.1, "min_scale": 3.0}, {"wd": 0.01, "eps": 0.1, "min_scale": 3.0}, FACTORED),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("mode", "named", "axes"), ORACLE_MODES, ids=range(len(ORACLE_MODES)))
@@ -153,7 +161,7 @@ def test_other_dtypes_move_as_the_wide_ones_do(dtype):
 
 
 def test_numbers_are_leaves_without_naming_what_is_static():
-    """Optax under `inject_hyperparams` needs ``static_args`` for the least length; a jitted update takes ours as data."""
+    """Optax needs ``static_args`` under `inject_hyperparams`; a jitted update takes ours as data."""
     tx = adafactor(LR, min_dim_size_to_factor=2, momentum=0.9, weight_decay_rate=0.1)
     names = {"learning_rate", "decay_rate", "decay_offset", "clipping_threshold", "momentum", "weight_decay_rate"}
     assert set(hyperparams(tx)) == names | {"eps", "min_scale"}
@@ -196,8 +204,12 @@ def test_factored_axes_are_the_two_largest():
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"eps": -1.0}, "`eps`"), ({"momentum": 1.0}, "`momentum`"), ({"clipping_threshold": -1.0}, "`clipping_threshold`")],
-)  # fmt: skip
+    [
+        ({"eps": -1.0}, "`eps`"),
+        ({"momentum": 1.0}, "`momentum`"),
+        ({"clipping_threshold": -1.0}, "`clipping_threshold`"),
+    ],
+)
 def test_wrong_numbers_are_refused_by_name(values, message):
     with pytest.raises(ValueError, match=message):
         adafactor(0.1, **values)
