@@ -16,6 +16,7 @@ from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradlab.optimizers.came import came, scale_by_came
 from gradlab.optimizers.factored import scale_by_factored_rms
+from gradlab.optimizers.galore import galore, scale_by_galore
 from gradlab.optimizers.madgrad import madgrad, scale_by_madgrad
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
@@ -66,6 +67,13 @@ ROWS = [
     ),
     Row(came, "mu / sqrt(how far u strays from mu), factored", "2307.02047"),
     Row(adam_mini, "mu_hat / sqrt(mean of nu_hat over a block)", "2406.16793"),
+    Row(
+        galore,
+        "P direction(P^T g), P the leading singular vectors",
+        "2403.03507",
+        "Optax",
+        "Optax: projectors of size 0, which Orbax cannot save",
+    ),
     Row(sm3, "g / sqrt(min of row and column bounds)", "1901.11150", "Optax", "Optax: no scalar parameters"),
     Row(
         madgrad,
@@ -95,6 +103,7 @@ __all__ = [
     "scale_by_came",
     "scale_by_delta_bar_delta",
     "scale_by_factored_rms",
+    "scale_by_galore",
     "scale_by_lion",
     "scale_by_madgrad",
     "scale_by_param_block_rms",

@@ -58,7 +58,7 @@ FORWARD_ONLY: set[str] = set()
 NOT_LIKE_PARAMS: dict[str, set[str]] = {"sm3": {"mu"}}
 
 # Hyperparameters that belong to a part (a line search, say) which a default argument brings along.
-OF_PARTS: dict[str, set[str]] = {}
+OF_PARTS: dict[str, set[str]] = {"galore": {"b1", "b2", "eps", "eps_root"}}
 
 
 def rate_of(name: str) -> str:

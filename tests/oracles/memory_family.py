@@ -122,3 +122,22 @@ def madgrad(p, grads, lr, momentum=0.9, weight_decay=0.0, eps=1e-6):
         p = momentum * p + (1 - momentum) * z
         rows.append(p)
     return np.stack(rows)
+
+
+def galore_adam(p, grads, rank, gap, lr, b1=0.9, b2=0.999, eps=1e-8, scale=1.0, wd=0.0):
+    """Algorithm 2 of 2403.03507 on a matrix: Adam on the side that is shorter, decay after the step."""
+    tall, rows = p.shape[0] >= p.shape[1], []
+    m = v = None
+    for t, g in enumerate(grads, start=1):
+        if (t - 1) % gap == 0:
+            left, _, right = np.linalg.svd(g, full_matrices=False)
+            basis = left[:, :rank] if tall else right[:rank].T
+        low = basis.T @ g if tall else g @ basis
+        m, v = (np.zeros_like(low), np.zeros_like(low)) if m is None else (m, v)
+        m = b1 * m + (1 - b1) * low
+        v = b2 * v + (1 - b2) * low**2
+        step = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
+        step = scale * (basis @ step if tall else step @ basis.T)
+        p = p - lr * (step + wd * p)
+        rows.append(p)
+    return np.stack(rows)
