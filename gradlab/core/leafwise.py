@@ -116,9 +116,14 @@ def _inline_on_one_array(bound: Rule, number_of_slots: int, g: jax.Array, operan
     widened = lambda x: convert(x, wide if jnp.iscomplexobj(x) else real) if _is_inexact(x) else x
     hyper = {name: value if _is_key(value) else convert(value, real) for name, value in hyper.items()}
     update, *slots = bound.inline(widened(g), *jax.tree.map(widened, operands), **hyper)
-    as_stored = lambda new, old: convert(new, old.dtype)
-    stored = [jax.tree.map(as_stored, slot, old) for slot, old in zip(slots, operands[:number_of_slots], strict=True)]
+    stored = [_as_stored(slot, old) for slot, old in zip(slots, operands[:number_of_slots], strict=True)]
     return convert(update, g.dtype), *stored
+
+
+def _as_stored(slot: Tree, old: Tree) -> Tree:
+    """The new buffers in the dtypes and containers of the old: nnx hands lists over in a container of its own."""
+    leaves, treedef = jax.tree.flatten(old)
+    return treedef.unflatten(convert(new, was.dtype) for new, was in zip(jax.tree.leaves(slot), leaves, strict=True))
 
 
 def _inexact(operands: list[Any]) -> list[jax.Array]:

@@ -24,7 +24,8 @@ def norm(x: jax.Array, axis: int | tuple[int, ...] | None = None, keepdims: bool
     tiny = jnp.finfo(x.dtype).tiny
     largest = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
     scale = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))  # its reciprocal is a normal number too
-    length = root(jnp.sum(abs_sq(x / scale), axis=axis, keepdims=keepdims))
+    scaled = x * (1 / scale)  # a quotient of complex numbers would square the scale
+    length = root(jnp.sum(abs_sq(scaled), axis=axis, keepdims=keepdims))
     return length * (scale if keepdims else jnp.reshape(scale, length.shape))
 
 

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gradlab.core.transform import Transform
+from gradlab.optimizers.adafactor import adafactor
 from gradlab.optimizers.adagrad import adadelta, adagrad, scale_by_adadelta, scale_by_rss
 from gradlab.optimizers.adam import adam, adamw, scale_by_adam
+from gradlab.optimizers.adam_mini import adam_mini, adam_mini_blocks, scale_by_adam_mini
 from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradlab.optimizers.adamc import adamc
 from gradlab.optimizers.adamw_atan2 import adamw_atan2, scale_by_adam_atan2
@@ -24,13 +26,17 @@ from gradlab.optimizers.adgd import adgd, barzilai_borwein, scale_by_adgd, scale
 from gradlab.optimizers.adopt import adopt, scale_by_adopt
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradlab.optimizers.belief import acprop, adabelief, scale_by_acprop, scale_by_belief
+from gradlab.optimizers.came import came, scale_by_came
 from gradlab.optimizers.cocob import cocob, scale_by_cocob
 from gradlab.optimizers.dadapt import dadapt_adamw
 from gradlab.optimizers.dog import dog, dowg, scale_by_distance_over_gradients, scale_by_dog, scale_by_dowg
+from gradlab.optimizers.factored import scale_by_factored_rms
+from gradlab.optimizers.galore import galore, scale_by_galore
 from gradlab.optimizers.grams import grams, scale_by_grams
 from gradlab.optimizers.hypergradient import hypergradient, hypergradient_sgd
 from gradlab.optimizers.laprop import laprop
 from gradlab.optimizers.layerwise import fromage, lamb, lars
+from gradlab.optimizers.madgrad import madgrad, scale_by_madgrad
 from gradlab.optimizers.mars import mars_adamw, scale_by_mars_adam
 from gradlab.optimizers.mechanic import mechanize
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
@@ -59,6 +65,7 @@ from gradlab.optimizers.sgd import sgd
 from gradlab.optimizers.sharpness import asam, normalize, sam
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
 from gradlab.optimizers.simplified_ademamix import scale_by_simplified_ademamix, simplified_ademamix
+from gradlab.optimizers.sm3 import scale_by_sm3, sm3
 from gradlab.optimizers.stable_adamw import stable_adamw
 from gradlab.optimizers.tiger import scale_by_tiger, tiger
 from gradlab.optimizers.yogi import scale_by_yogi, yogi
@@ -94,6 +101,30 @@ ROWS = [
     Row(adamax, "mu_hat / max(b2 * nu, |g|)", "1412.6980", "Optax, PyTorch"),
     Row(adamaxw, "adamax + weight_decay * p", "1412.6980", "Optax"),
     Row(radam, "adam, rectified by the variance of 1 / sqrt(nu)", "1908.03265", "Optax, PyTorch"),
+    Row(
+        adafactor,
+        "g / sqrt(rows * columns), bounded, * rms(p)",
+        "1804.04235",
+        "Optax, PyTorch",
+        "Optax: its decay is float32 under x64 too",
+    ),
+    Row(came, "mu / sqrt(how far u strays from mu), factored", "2307.02047"),
+    Row(adam_mini, "mu_hat / sqrt(mean of nu_hat over a block)", "2406.16793"),
+    Row(
+        galore,
+        "P direction(P^T g), P the leading singular vectors",
+        "2403.03507",
+        "Optax",
+        "Optax: projectors of size 0, which Orbax cannot save",
+    ),
+    Row(sm3, "g / sqrt(min of row and column bounds)", "1901.11150", "Optax", "Optax: no scalar parameters"),
+    Row(
+        madgrad,
+        "(1 - momentum) * (p - x0 + s / cbrt(grad_sum_sq))",
+        "2101.11075",
+        "Optax",
+        "Optax: weights float32 under x64 too",
+    ),
     Row(sadam, "mu_hat / softplus(sqrt(nu_hat))", "1908.00700"),
     Row(samsgrad, "mu_hat / softplus(sqrt(max of nu_hat))", "1908.00700"),
     Row(adabelief, "mu_hat / sqrt(average of |g - mu|^2)", "2010.07468", "Optax"),
@@ -181,6 +212,10 @@ __all__ = [
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_adam_atan2",
+    "adam_mini_blocks",
+    "scale_by_adadelta",
+    "scale_by_adam",
+    "scale_by_adam_mini",
     "scale_by_adamax",
     "scale_by_adan",
     "scale_by_ademamix",
@@ -204,6 +239,12 @@ __all__ = [
     "scale_by_dowg",
     "scale_by_lion",
     "scale_by_polyak",
+    "scale_by_came",
+    "scale_by_delta_bar_delta",
+    "scale_by_factored_rms",
+    "scale_by_galore",
+    "scale_by_lion",
+    "scale_by_madgrad",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",
@@ -212,6 +253,7 @@ __all__ = [
     "scale_by_samsgrad",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
+    "scale_by_sm3",
     "scale_by_stddev",
     "scale_by_yogi",
     "scale_by_tiger",

@@ -161,7 +161,7 @@ def masked_factor(mask: Any, params: Tree) -> Tree:
     >>> masked_factor('kernel', {'kernel': 0, 'bias': 0})
     {'bias': 0.0, 'kernel': 1.0}
     """
-    return 1.0 if mask is None else jax.tree.map(float, _resolve("mask", _as_mask(mask), params))
+    return 1.0 if mask is None else jax.tree.map(float, _resolve("mask", as_mask(mask), params))
 
 
 def _select(mask: Tree, tree: Tree) -> Tree:

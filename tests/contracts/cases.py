@@ -42,8 +42,6 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
         "quadratic": {"learning_rate": 0.1, "hyper_learning_rate": 1e-4},
         "rosenbrock": {"learning_rate": 0.001, "hyper_learning_rate": 1e-8},
     },
-    "momentum_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
-    "nesterov_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
     "polyak_sgd": {"quadratic": {"max_learning_rate": 0.1}, "rosenbrock": {"max_learning_rate": 0.1}},
     "prodigy": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "radam": {
@@ -62,6 +60,7 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     "schedule_free_radam": {"quadratic": {"learning_rate": 0.3}, "rosenbrock": {"learning_rate": 0.3}},
     "schedule_free_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
     "sign_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
+    "sm3": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.002}},
 }
 
@@ -106,6 +105,11 @@ OF_PARTS: dict[str, set[str]] = {
     "dowg": {"init_estim_sq_dist"},
     "prodigy": {"betas.0", "betas.1"},
 }
+# A field by the name of a moment that holds something else in Optax too: SM3's lists of row and column bounds.
+NOT_LIKE_PARAMS: dict[str, set[str]] = {"sm3": {"mu"}}
+
+# Hyperparameters that belong to a part (a line search, say) which a default argument brings along.
+OF_PARTS: dict[str, set[str]] = {"galore": {"b1", "b2", "eps", "eps_root"}}
 
 
 def rate_of(name: str) -> str:
@@ -113,8 +117,8 @@ def rate_of(name: str) -> str:
 
 
 def build(name: str, **values: Any) -> Any:
-    """The optimizer of a name, at learning rate 0.01 where it has no default."""
-    required = inspect.signature(REGISTRY[name]).parameters[rate_of(name)].default is inspect.Parameter.empty
+    """The optimizer of a name, at learning rate 0.01 where it has no default or none at all by default."""
+    required = inspect.signature(REGISTRY[name]).parameters[rate_of(name)].default in (inspect.Parameter.empty, None)
     return REGISTRY[name](**({rate_of(name): 0.01} if required else {}), **values)
 
 

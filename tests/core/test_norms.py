@@ -87,3 +87,8 @@ def test_the_gradient_is_the_unit_vector_and_zero_at_zero(value):
 def test_lanes_do_not_share_their_range():
     x = jnp.array([[3.0, 4.0], [3e100, 4e100], [0.0, 0.0], [3e-100, 4e-100], [jnp.inf, 0.0]])
     np.testing.assert_allclose(jax.vmap(global_norm)(x), [5.0, 5e100, 0.0, 5e-100, np.inf], rtol=1e-12)
+
+
+def test_norms_of_complex_numbers_reach_as_far_as_those_of_real_ones():
+    np.testing.assert_allclose(norm(jnp.array([3e-38 + 4e-38j, 0], jnp.complex64)), 5e-38, rtol=1e-6)
+    np.testing.assert_allclose(norm(jnp.array([3e37 + 4e37j, 0], jnp.complex64)), 5e37, rtol=1e-6)
