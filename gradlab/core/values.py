@@ -196,9 +196,10 @@ def _lanes_of(values: Any) -> jax.Array:
 
 
 def _names(leaves: list[_Leaf]) -> list[str]:
-    """The shortest unambiguous name of each leaf."""
-    short = Counter(leaf.name for leaf in leaves)
-    staged = Counter((leaf.stage, leaf.name) for leaf in leaves)
+    """The shortest unambiguous name of each leaf; one that init and update of a stage share has one name."""
+    distinct = {(leaf.where, leaf.stage, leaf.name) for leaf in leaves}
+    short = Counter(name for _, _, name in distinct)
+    staged = Counter((stage, name) for _, stage, name in distinct)
     places = {
         stage: sorted({leaf.where for leaf in leaves if leaf.stage == stage})
         for stage in {leaf.stage for leaf in leaves}
