@@ -5,6 +5,7 @@ from gradlab.transforms.clip import adaptive_grad_clip, clip, clip_by_block_rms,
 from gradlab.transforms.conditional import conditionally_mask, conditionally_transform
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
 from gradlab.transforms.guard import apply_if_finite, zero_nans
+from gradlab.transforms.inject import inject_hyperparams, inject_stateful_hyperparams
 from gradlab.transforms.multi_steps import (
     MultiSteps,
     MultiStepsState,
@@ -50,6 +51,8 @@ __all__ = [
     "conditionally_transform",
     "descend",
     "has_updated",
+    "inject_hyperparams",
+    "inject_stateful_hyperparams",
     "masked",
     "multi_steps",
     "partition",
