@@ -20,3 +20,18 @@ def _walk(jaxpr: Any, inside: bool) -> Iterator[tuple[str, bool]]:
         yield equation.primitive.name, inside
         for inner in jaxprs_in_params(equation.params):
             yield from _walk(inner, inside or equation.primitive.name == "cond")
+
+
+def count_equations(function: Any, *args: Any) -> int:
+    """The equations that a trace holds; a nested function that is traced once and called often counts once."""
+    return _count(jax.make_jaxpr(function)(*args).jaxpr, set())
+
+
+def _count(jaxpr: Any, seen: set[int]) -> int:
+    total = len(jaxpr.eqns)
+    for equation in jaxpr.eqns:
+        for inner in jaxprs_in_params(equation.params):
+            if id(inner) not in seen:
+                seen.add(id(inner))
+                total += _count(inner, seen)
+    return total
