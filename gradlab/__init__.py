@@ -10,10 +10,12 @@ from typing import Any
 
 from gradlab import optimizers, schedules, transforms
 from gradlab.core.compose import chain, identity, named_chain
+from gradlab.core.current import counts, current_hyperparams
 from gradlab.core.norms import global_norm
 from gradlab.core.rule import static
 from gradlab.core.schedule import Schedule, as_schedule, make_schedule
-from gradlab.core.transform import ScheduledState, transform
+from gradlab.core.specs import state_specs
+from gradlab.core.transform import ScheduledState, adopt, transform
 from gradlab.core.transform import adopt as from_optax
 from gradlab.core.update import apply_updates, eval_params
 from gradlab.core.values import describe, hyperparams, population, relabel, replace
@@ -37,6 +39,8 @@ __all__ = [
     "apply_updates",
     "as_schedule",
     "chain",
+    "counts",
+    "current_hyperparams",
     "describe",
     "eval_params",
     "from_optax",
@@ -48,6 +52,7 @@ __all__ = [
     "population",
     "relabel",
     "replace",
+    "state_specs",
     "static",
     "transform",
     *_LAZY,

@@ -71,7 +71,12 @@ def _chain_update(grads, state, params=None, *, inner, grad=None, **extra):
             require_same_structure("gradients", grads, "parameters", params)
     updates, new_state = grads, []
     for update, stage_state in zip(inner, state, strict=True):
-        updates, stage_state = update(updates, stage_state, params, grad=grad, **extra)
+        try:
+            updates, stage_state = update(updates, stage_state, params, grad=grad, **extra)
+        except (AttributeError, TypeError) as error:
+            name = getattr(update.func, "name", "an adopted transform")
+            error.add_note(f"{name} got a state of type {type(stage_state).__name__}: did its own init make it?")
+            raise
         new_state.append(stage_state)
     return updates, tuple(new_state)
 

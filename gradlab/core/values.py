@@ -18,7 +18,7 @@ from gradlab.core.transform import Transform, scheduled_init, scheduled_update
 from gradlab.core.tree import path_name
 
 
-class _Leaf(NamedTuple):
+class Leaf(NamedTuple):
     """One number of an optimizer value, with what it takes to name it."""
 
     where: tuple[str, ...]  # keys that lead to the stage through the wrappers around it
@@ -37,7 +37,7 @@ def hyperparams(tx: optax.GradientTransformation) -> dict[str, Any]:
     {'momentum': 0.9, 'learning_rate': 0.1}
     """
     leaves = list(_leaves(tx))
-    return {name: leaf.value for name, leaf in zip(_names(leaves), leaves, strict=True)}
+    return {name: leaf.value for name, leaf in zip(shortest_names(leaves), leaves, strict=True)}
 
 
 def replace(tx: Transform, **values: Any) -> Transform:
@@ -54,7 +54,7 @@ def replace(tx: Transform, **values: Any) -> Transform:
     >>> hyperparams(replace(gradlab.adam(1e-3), learning_rate=0.5))['learning_rate']
     0.5
     """
-    known = _names(list(_leaves(tx)))
+    known = shortest_names(list(_leaves(tx)))
     for name in values:
         if name not in known:
             raise ValueError(f"the optimizer has no hyperparameter {name!r}{_why_not(name, known)}")
@@ -88,12 +88,12 @@ def describe(tx: optax.GradientTransformation) -> str:
 
 
 def _lines(init: Any, update: Any, indent: str) -> Iterator[str]:
-    stage = _opened(update)
+    stage = opened(update)
     if not isinstance(stage.rule, Rule):
         name = f"{stage.rule.__module__}.{stage.rule.__qualname__}".split(".<locals>")[0]
         yield f"{indent}{name}  (adopted: its values are constants)"
         return
-    at_init = {name: value for name, value in _opened(init).values.items() if name != "inner"}
+    at_init = {name: value for name, value in opened(init).values.items() if name != "inner"}
     structure = {name: item.value for name, item in stage.rule.structure}
     values = {name: value for name, value in stage.values.items() if name != "inner"}
     shown_as = dict(stage.rule.shown_as)
@@ -104,7 +104,7 @@ def _lines(init: Any, update: Any, indent: str) -> Iterator[str]:
         indent += "  "
     is_stage = lambda x: isinstance(x, Partial)
     inner = stage.values.get("inner")
-    inits = jax.tree.leaves(_opened(init).values.get("inner"), is_leaf=is_stage)
+    inits = jax.tree.leaves(opened(init).values.get("inner"), is_leaf=is_stage)
     updates, _ = jax.tree_util.tree_flatten_with_path(inner, is_leaf=is_stage)
     for inner_init, (path, inner_update) in zip(inits, updates, strict=True):
         if isinstance(inner, dict):
@@ -117,11 +117,11 @@ class _Opened(NamedTuple):
     values: dict[str, Any]
 
 
-def _opened(stage: Partial) -> _Opened:
+def opened(stage: Partial) -> _Opened:
     """A stage with its schedules put back where they belong."""
     function, values = getattr(stage.func, "function", None), dict(stage.keywords)
     if function is scheduled_init:
-        return _opened(values["init"])
+        return opened(values["init"])
     if function is scheduled_update:
         return _Opened(values["update"].func, {**values["update"].keywords, **values["schedules"]})
     return _Opened(getattr(stage.func, "foreign", stage.func), values)
@@ -195,33 +195,39 @@ def _lanes_of(values: Any) -> jax.Array:
     return values if jnp.issubdtype(values.dtype, jax.dtypes.prng_key) else values.astype(float)
 
 
-def _names(leaves: list[_Leaf]) -> list[str]:
-    """The shortest unambiguous name of each leaf."""
-    short = Counter(leaf.name for leaf in leaves)
-    staged = Counter((leaf.stage, leaf.name) for leaf in leaves)
-    places = {
-        stage: sorted({leaf.where for leaf in leaves if leaf.stage == stage})
-        for stage in {leaf.stage for leaf in leaves}
-    }
+def shortest_names(leaves: list[Leaf]) -> list[str]:
+    """The shortest unambiguous name of each leaf; one that init and update of a stage share has one name."""
+    distinct = {(leaf.where, leaf.stage, leaf.name) for leaf in leaves}
+    short = Counter(name for _, _, name in distinct)
+    staged = Counter((stage, name) for _, stage, name in distinct)
+    stages = stage_names(leaves)
     names = []
-    for leaf in leaves:
+    for leaf, stage in zip(leaves, stages, strict=True):
         if short[leaf.name] == 1:
             names.append(leaf.name)
         elif staged[leaf.stage, leaf.name] == 1:
             names.append(f"{leaf.stage}.{leaf.name}")
         else:
-            names.append(f"{leaf.stage}_{places[leaf.stage].index(leaf.where) + 1}.{leaf.name}")
+            names.append(f"{stage}.{leaf.name}")
     return names
 
 
-def _leaves(tx: optax.GradientTransformation) -> Iterator[_Leaf]:
+def stage_names(leaves: list[Leaf]) -> list[str]:
+    """The stage of each leaf, numbered where several stages have its name."""
+    names = {leaf.stage for leaf in leaves}
+    places = {name: sorted({leaf.where for leaf in leaves if leaf.stage == name}) for name in names}
+    number = lambda leaf: f"_{places[leaf.stage].index(leaf.where) + 1}" if len(places[leaf.stage]) > 1 else ""
+    return [leaf.stage + number(leaf) for leaf in leaves]
+
+
+def _leaves(tx: optax.GradientTransformation) -> Iterator[Leaf]:
     """The leaves of a transform in the order of ``jax.tree.leaves(tx)``."""
     yield from _leaves_of_stage(tx.init, ())
     yield from _leaves_of_stage(tx.update, ())
 
 
-def _leaves_of_stage(stage: Any, where: tuple[str, ...], owner: str | None = None) -> Iterator[_Leaf]:
-    rule = _opened(stage).rule
+def _leaves_of_stage(stage: Any, where: tuple[str, ...], owner: str | None = None) -> Iterator[Leaf]:
+    rule = opened(stage).rule
     name = owner or (rule.name if isinstance(rule, Rule) else "adopted")
     shown_as = dict(getattr(rule, "shown_as", ()))
     for key in sorted(stage.keywords):
@@ -235,23 +241,23 @@ def _leaves_of_stage(stage: Any, where: tuple[str, ...], owner: str | None = Non
         else:
             parts = value.items() if key == "schedules" else [(key, value)]
             for part, item in sorted(parts):
-                numbers = _numbers(item, (shown_as.get(part, part),))
-                yield from (_Leaf(where, name, ".".join(dotted), leaf) for dotted, leaf in numbers)
+                numbers = numbers_of(item, (shown_as.get(part, part),))
+                yield from (Leaf(where, name, ".".join(dotted), leaf) for dotted, leaf in numbers)
 
 
-def _numbers(value: Any, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def numbers_of(value: Any, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """The numbers of a hyperparameter with their dotted names, schedules opened, in flattening order."""
     if isinstance(value, Schedule):
         value = value.value_at
     if isinstance(value, Partial):
         for index, item in enumerate(value.args):
-            yield from _numbers(item, (*prefix, str(index)))
+            yield from numbers_of(item, (*prefix, str(index)))
         for key in sorted(value.keywords):
-            yield from _numbers(value.keywords[key], (*prefix, key))
+            yield from numbers_of(value.keywords[key], (*prefix, key))
         return
     children, _ = jax.tree_util.tree_flatten_with_path(value, is_leaf=lambda x: x is not value)
     for path, child in children:
         if path:
-            yield from _numbers(child, (*prefix, path_name(path)))
+            yield from numbers_of(child, (*prefix, path_name(path)))
         else:
             yield prefix, child

@@ -1,15 +1,25 @@
 """Stages of a chain that are no optimizer."""
 
-from gradlab.transforms.accumulate import ema, trace
+from gradlab.transforms.accumulate import apply_every, ema, trace
 from gradlab.transforms.average import ema_params, incremental_update, lawa, periodic_update, swa, tail_average
 from gradlab.transforms.cautious import add_cautious_decayed_weights, cautious
 from gradlab.transforms.clip import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
+from gradlab.transforms.conditional import conditionally_mask, conditionally_transform
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
 from gradlab.transforms.ema_nesterov import ema_nesterov
 from gradlab.transforms.filter import grokfast, orthograd
 from gradlab.transforms.guard import apply_if_finite, zero_nans
+from gradlab.transforms.inject import inject_hyperparams, inject_stateful_hyperparams
 from gradlab.transforms.lookahead import lookahead, lookahead_in_state, snoo
 from gradlab.transforms.mars import mars_correction
+from gradlab.transforms.multi_steps import (
+    MultiSteps,
+    MultiStepsState,
+    has_updated,
+    multi_steps,
+    skip_large_updates,
+    skip_not_finite,
+)
 from gradlab.transforms.noise import add_noise
 from gradlab.transforms.norm_control import floor_updates, hyperball, radial_brake, relative_updates
 from gradlab.transforms.norms import (
@@ -22,7 +32,7 @@ from gradlab.transforms.norms import (
 )
 from gradlab.transforms.parallel import graft, parallel
 from gradlab.transforms.plateau import reduce_on_plateau
-from gradlab.transforms.route import by_path, freeze, masked, partition, set_to_zero
+from gradlab.transforms.route import by_path, freeze, masked, partition, selective_transform, set_to_zero
 from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
 from gradlab.transforms.skip import skip_spikes
 from gradlab.transforms.spikes import adagc, zclip
@@ -37,6 +47,7 @@ TRANSFORMS = {
         add_decayed_weights,
         add_noise,
         centralize,
+        apply_every,
         clip,
         clip_by_block_rms,
         clip_by_global_norm,
@@ -74,6 +85,8 @@ TRANSFORMS = {
 __all__ = [
     "TRANSFORMS",
     *TRANSFORMS,
+    "MultiSteps",
+    "MultiStepsState",
     "apply_if_finite",
     "by_path",
     "cautious",
@@ -84,12 +97,23 @@ __all__ = [
     "lookahead_in_state",
     "masked",
     "parallel",
+    "conditionally_mask",
+    "conditionally_transform",
+    "descend",
+    "has_updated",
+    "inject_hyperparams",
+    "inject_stateful_hyperparams",
+    "masked",
+    "multi_steps",
     "partition",
     "periodic_update",
     "scale_by_learning_rate",
     "scale_by_schedule",
     "skip_spikes",
     "snoo",
+    "selective_transform",
+    "skip_large_updates",
+    "skip_not_finite",
     "stateless",
     "stateless_with_tree_map",
     "with_extra_args_support",

@@ -1,9 +1,10 @@
-r"""Stages that accumulate the updates: a decaying sum and a decaying average.
+r"""Stages that accumulate the updates: a decaying sum, a decaying average, and the sum of every k of them.
 
 With g the incoming update, count = 1, 2, ... and both buffers zero before the first step::
 
     trace = g + decay * trace                    u = trace, or g + decay * trace with nesterov
     ema   = decay * ema + (1 - decay) * g        u = ema / (1 - decay^count), or ema without debias
+    acc   = g, or acc + g after the first of k   u = acc at every k-th step, else 0                   apply_every
 
 With one constant decay the stored buffers are multiples, ``ema = (1 - decay) * trace``; on a constant g the sum tends
 to ``g / (1 - decay)`` and the average to ``g``.
@@ -56,14 +57,40 @@ def ema(decay: Any, debias: bool = True, accumulator_dtype: Any = None) -> Trans
     Raises:
       ValueError: a decay outside of [0, 1).
 
-    >>> tx = ema(0.75)
+    >>> tx = ema(0.5)
     >>> updates, state = tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))
-    >>> round(float(updates[0]), 4), state.ema.tolist()
-    (4.0, [1.0])
+    >>> updates.tolist(), state.ema.tolist()
+    ([4.0], [2.0])
     """
     check.decay_rate(decay=decay)
     at_init = {"accumulator_dtype": static(accumulator_dtype)}
     return transform(_ema_init, _ema_update, at_init=at_init, decay=decay, debias=static(debias))
+
+
+def apply_every(k: Any = 1) -> Transform:
+    """Holds the updates back and passes on the sum of every ``k`` of them: zero at the steps between.
+
+    It is a stage of a chain, and the other stages run at every step: what stands before it sees each gradient alone.
+    To give an optimizer the mean gradient of ``k`` mini-batches use `multi_steps`.
+
+    Args:
+      k: how many updates are added up; a whole number >= 1.
+
+    Raises:
+      ValueError: a ``k`` below 1.
+
+    >>> tx = apply_every(2)
+    >>> state = tx.init(jnp.zeros(1))
+    >>> for g in (1.0, 2.0, 3.0, 4.0):
+    ...     updates, state = tx.update(jnp.array([g]), state)
+    ...     print(updates.tolist())
+    [0.0]
+    [3.0]
+    [0.0]
+    [7.0]
+    """
+    check.in_range("k", k, 1.0)
+    return transform(_apply_every_init, _apply_every_update, k=k)
 
 
 def _trace_init(params, *, accumulator_dtype):
@@ -95,3 +122,19 @@ def _ema_update(grads, state, params=None, *, decay, debias, **extra):
     count = optax.safe_increment(state.count)
     updates, ema = leafwise(_ema_rule, grads, [state.ema], structure={"debias": debias}, count=count, decay=decay)
     return updates, optax.EmaState(count=count, ema=ema)
+
+
+def _apply_every_init(params):
+    return optax.ApplyEvery(count=jnp.zeros([], jnp.int32), grad_acc=zeros_like(params))
+
+
+def _apply_every_rule(g, acc, *, count, k):
+    acc = jnp.where(count == 0, g, acc + g)
+    return jnp.where(count == k - 1, acc, 0), acc
+
+
+def _apply_every_update(grads, state, params=None, *, k, **extra):
+    del params, extra
+    updates, grad_acc = leafwise(_apply_every_rule, grads, [state.grad_acc], count=state.count, k=k)
+    count = jnp.where(state.count < k - 1, state.count + 1, 0)
+    return updates, optax.ApplyEvery(count=count, grad_acc=grad_acc)

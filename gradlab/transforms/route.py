@@ -1,4 +1,4 @@
-"""Different treatment for different parameters: `masked`, `partition`, `freeze`, by path pattern or by tree.
+"""Different treatment for different parameters, by path pattern or by tree.
 
 Patterns are regular expressions searched in the path of a parameter, ``'Dense_0/kernel'``: anchor them with ``^``
 and ``$`` where a part of the path must not match.
@@ -16,7 +16,7 @@ import optax
 from gradlab.core import check
 from gradlab.core import tree as trees
 from gradlab.core.compose import empty_init
-from gradlab.core.rule import static
+from gradlab.core.rule import Static, static
 from gradlab.core.transform import Transform, transform
 
 Tree = Any
@@ -276,6 +276,36 @@ def freeze(mask: Any) -> Transform:
     ([0.0], [1.0])
     """
     return masked(set_to_zero(), mask)
+
+
+def selective_transform(optimizer: optax.GradientTransformation, *, freeze_mask: Any) -> Transform:
+    """Gives ``optimizer`` the parameters that ``freeze_mask`` does not select; the others stay, and take no state.
+
+    Args:
+      optimizer: for the parameters that train.
+      freeze_mask: (static) which ones do not; it selects as for `masked`.
+
+    >>> tx = selective_transform(optax.trace(0.9), freeze_mask='embed')
+    >>> params = {'embed': jnp.ones((9, 9)), 'head': jnp.ones(1)}
+    >>> updates, state = tx.update(params, tx.init(params))
+    >>> float(jnp.sum(updates['embed'])), updates['head'].tolist(), [leaf.shape for leaf in jax.tree.leaves(state)]
+    (0.0, [1.0], [(1,)])
+    """
+    labels = _TrainOrFreeze(static(_as_mask(freeze_mask)))
+    return partition({"train": optimizer, "freeze": set_to_zero()}, labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainOrFreeze:
+    """The labels of `selective_transform`."""
+
+    mask: Static
+
+    def __repr__(self) -> str:
+        return f"freeze {self.mask.value!r}"
+
+    def __call__(self, params: Tree) -> Tree:
+        return jax.tree.map(lambda m: "freeze" if m else "train", _resolve("mask", self.mask.value, params))
 
 
 def set_to_zero() -> Transform:

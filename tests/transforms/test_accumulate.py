@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from gradlab.transforms.accumulate import ema, trace
+from gradlab.transforms.accumulate import apply_every, ema, trace
 
 STEPS = 12
 
@@ -153,3 +153,29 @@ def test_complex_gradients_keep_their_phase():
     assert updates.dtype == g.dtype
     np.testing.assert_allclose(updates, g, rtol=1e-6)
     np.testing.assert_allclose(state.ema, g / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_apply_every_equals_optax(k):
+    grads = _grads()
+    (our_updates, our_state), (their_updates, their_state) = (
+        _run(apply_every(k), grads),
+        _run(optax.apply_every(k), grads),
+    )
+    chex.assert_trees_all_close(our_updates, their_updates, rtol=1e-12)
+    chex.assert_trees_all_equal_shapes_and_dtypes(our_state, their_state)
+    chex.assert_trees_all_close(our_state, their_state, rtol=1e-12)
+
+
+def test_apply_every_passes_on_the_sum_and_forgets_a_nan_with_it():
+    tx, seen = apply_every(2), []
+    state = tx.init(jnp.zeros(()))
+    for g in (1.0, jnp.nan, 3.0, 4.0):
+        updates, state = tx.update(jnp.asarray(g), state)
+        seen.append(float(updates))
+    np.testing.assert_array_equal(seen, [0.0, np.nan, 0.0, 7.0])
+
+
+def test_apply_every_takes_whole_numbers_from_one():
+    with pytest.raises(ValueError, match="`k` must be >= 1, got 0"):
+        apply_every(0)

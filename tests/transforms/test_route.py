@@ -9,7 +9,7 @@ import pytest
 from flax.core import FrozenDict
 
 import gradlab
-from gradlab.transforms.route import by_path, freeze, masked, partition, set_to_zero
+from gradlab.transforms.route import by_path, freeze, masked, partition, selective_transform, set_to_zero
 
 PARAMS = {
     "embed": {"table": jnp.array([[1.0, 2.0], [3.0, 4.0]])},
@@ -255,3 +255,17 @@ def test_labels_that_are_no_prefix_of_the_parameters_are_refused():
 def test_what_is_no_regular_expression_is_refused_when_it_is_given(make):
     with pytest.raises(ValueError, match="is no regular expression for a parameter path"):
         make()
+
+
+@pytest.mark.parametrize("mask", ["embed|kernel", MASK, _mask_of, True, False])
+def test_selective_transform_equals_optax_however_the_mask_is_given(mask):
+    theirs = mask if mask is MASK or isinstance(mask, bool) else _mask_of(PARAMS)
+    _same_run(
+        selective_transform(gradlab.adam(0.1), freeze_mask=mask),
+        optax.selective_transform(optax.adam(0.1), freeze_mask=theirs),
+    )
+
+
+def test_a_rebuilt_selective_transform_is_the_same_program():
+    build = lambda: selective_transform(gradlab.adam(0.1), freeze_mask=MASK)
+    assert jax.tree.structure(build()) == jax.tree.structure(build())
