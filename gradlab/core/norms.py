@@ -29,7 +29,7 @@ def norm(x: jax.Array, axis: int | tuple[int, ...] | None = None, keepdims: bool
     return length * (scale if keepdims else jnp.reshape(scale, length.shape))
 
 
-def global_norm(tree: Tree) -> jax.Array:
+def global_norm(updates: Tree) -> jax.Array:
     """The Euclidean norm of all leaves together, in one pass over them.
 
     Zero for a tree without leaves; infinite or NaN if a leaf is, or if the sum of squares exceeds the range of float32
@@ -40,4 +40,4 @@ def global_norm(tree: Tree) -> jax.Array:
     >>> round(float(global_norm(jnp.full(300, 4e4, 'float16'))), 1)
     692820.3
     """
-    return root(sum_of_squares(tree))
+    return root(sum_of_squares(updates))

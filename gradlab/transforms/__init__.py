@@ -3,7 +3,14 @@
 from gradlab.transforms.accumulate import apply_every, ema, trace
 from gradlab.transforms.average import ema_params, incremental_update, lawa, periodic_update, swa, tail_average
 from gradlab.transforms.cautious import add_cautious_decayed_weights, cautious
-from gradlab.transforms.clip import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
+from gradlab.transforms.clip import (
+    adaptive_grad_clip,
+    clip,
+    clip_by_block_rms,
+    clip_by_global_norm,
+    unitwise_clip,
+    unitwise_norm,
+)
 from gradlab.transforms.conditional import conditionally_mask, conditionally_transform
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
 from gradlab.transforms.ema_nesterov import ema_nesterov
@@ -32,7 +39,15 @@ from gradlab.transforms.norms import (
 )
 from gradlab.transforms.parallel import graft, parallel
 from gradlab.transforms.plateau import reduce_on_plateau
-from gradlab.transforms.route import by_path, freeze, masked, partition, selective_transform, set_to_zero
+from gradlab.transforms.route import (
+    by_path,
+    freeze,
+    masked,
+    multi_transform,
+    partition,
+    selective_transform,
+    set_to_zero,
+)
 from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
 from gradlab.transforms.skip import skip_spikes
 from gradlab.transforms.spikes import adagc, zclip
@@ -90,31 +105,32 @@ __all__ = [
     "apply_if_finite",
     "by_path",
     "cautious",
-    "descend",
-    "graft",
-    "incremental_update",
-    "lookahead",
-    "lookahead_in_state",
-    "masked",
-    "parallel",
     "conditionally_mask",
     "conditionally_transform",
     "descend",
+    "graft",
     "has_updated",
+    "incremental_update",
     "inject_hyperparams",
     "inject_stateful_hyperparams",
+    "lookahead",
+    "lookahead_in_state",
     "masked",
     "multi_steps",
+    "multi_transform",
+    "parallel",
     "partition",
     "periodic_update",
     "scale_by_learning_rate",
     "scale_by_schedule",
-    "skip_spikes",
-    "snoo",
     "selective_transform",
     "skip_large_updates",
     "skip_not_finite",
+    "skip_spikes",
+    "snoo",
     "stateless",
     "stateless_with_tree_map",
+    "unitwise_clip",
+    "unitwise_norm",
     "with_extra_args_support",
 ]

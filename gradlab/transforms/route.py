@@ -228,6 +228,10 @@ def partition(
     )
 
 
+multi_transform = partition
+"""Optax's former name of `partition`."""
+
+
 def _masks(labels: Tree, known: Mapping[Any, Any]) -> dict[Any, Tree]:
     for path, label in jax.tree_util.tree_leaves_with_path(labels):
         if label not in known:
@@ -291,7 +295,7 @@ def selective_transform(optimizer: optax.GradientTransformation, *, freeze_mask:
     >>> float(jnp.sum(updates['embed'])), updates['head'].tolist(), [leaf.shape for leaf in jax.tree.leaves(state)]
     (0.0, [1.0], [(1,)])
     """
-    labels = _TrainOrFreeze(static(_as_mask(freeze_mask)))
+    labels = _TrainOrFreeze(static(as_mask(freeze_mask)))
     return partition({"train": optimizer, "freeze": set_to_zero()}, labels)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from gradlab.core.compose import empty_init
+from gradlab.core.compose import empty_init, identity
 from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
 from gradlab.core.schedule import Schedule, as_schedule
@@ -49,12 +49,12 @@ def scale_by_schedule(step_size_fn: Any) -> Transform:
     return transform(_count_init, _scale_by_schedule_update, evaluate_schedules=False, step_size_fn=schedule)
 
 
-def scale_by_learning_rate(learning_rate: Any, *, flip_sign: bool = True) -> Transform:
+def scale_by_learning_rate(learning_rate: Any = None, *, flip_sign: bool = True) -> Transform:
     """Multiplies the updates by minus the learning rate, so that adding them descends.
 
     Args:
       learning_rate: a number, a schedule, any function of the step count, or a tree of these that is a prefix
-        of the parameters: ``{'head': 1e-4, 'body': 1e-3}``.
+        of the parameters: ``{'head': 1e-4, 'body': 1e-3}``.  With None the updates pass as they are, sign included.
       flip_sign: (static) false keeps the sign.
 
     >>> tx = scale_by_learning_rate({'head': 0.1, 'body': 0.01})
@@ -63,6 +63,8 @@ def scale_by_learning_rate(learning_rate: Any, *, flip_sign: bool = True) -> Tra
     >>> round(float(updates['head'][0]), 6), round(float(updates['body']['w'][0]), 6)
     (-0.1, -0.01)
     """
+    if learning_rate is None:
+        return identity()
     if isinstance(learning_rate, Schedule) or callable(learning_rate):
         schedule = as_schedule(learning_rate)
         return transform(
