@@ -116,7 +116,11 @@ def adaptive_grad_clip(clipping: Any, eps: Any = 1e-3, axis: int | tuple[int, ..
 
 
 def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
-    """The norm of each unit of ``x``, in the shape of ``x``; a unit runs over ``axis``, by default as `adaptive_grad_clip`.
+    """The norm of each unit of ``x``, in the shape of ``x``.
+
+    Args:
+      x: an array.
+      axis: over which a unit runs; None for the defaults of `adaptive_grad_clip`.
 
     >>> unitwise_norm(jnp.array([[3.0, 0.0], [4.0, 2.0]])).tolist()
     [[5.0, 2.0], [5.0, 2.0]]
@@ -128,8 +132,8 @@ def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> ja
 def unitwise_clip(g_norm: Any, max_norm: Any, grad: Any, div_eps: Any = 1e-6) -> jax.Array:
     """``grad`` with the units whose norm ``g_norm`` reaches ``max_norm`` scaled down to it; all of one shape.
 
-    >>> unitwise_clip(jnp.full(2, 5.0), jnp.ones(2), jnp.array([3.0, 4.0])).tolist()
-    [0.6000000238418579, 0.800000011920929]
+    >>> [round(g, 4) for g in unitwise_clip(jnp.full(2, 5.0), jnp.ones(2), jnp.array([3.0, 4.0])).tolist()]
+    [0.6, 0.8]
     """
     return jnp.where(g_norm < max_norm, grad, grad * (max_norm / jnp.maximum(g_norm, div_eps)))
 
