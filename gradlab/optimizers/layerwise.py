@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from gradlab.core import check
 from gradlab.core.compose import chain, empty_init
 from gradlab.core.leafwise import leafwise
-from gradlab.core.norms import norm
+from gradlab.core.norms import global_norm
 from gradlab.core.transform import Transform, transform
 from gradlab.core.values import relabel
 from gradlab.optimizers.adam import scale_by_adam
@@ -38,7 +38,7 @@ DENOMINATORS = ("norm_of_sum", "sum_of_norms")
 
 
 def _sum_of_norms_rule(r, g, p, *, trust_coefficient, eps):
-    return trust_ratio(norm(p), norm(g) + norm(r - g), trust_coefficient, eps) * r, g
+    return trust_ratio(global_norm(p), global_norm(g) + global_norm(r - g), trust_coefficient, eps) * r, g
 
 
 def _scale_by_sum_of_norms_update(grads, state, params=None, *, trust_coefficient, eps, grad, **extra):

@@ -10,7 +10,8 @@ With g the update of a leaf, p its parameter and ``|.|`` the Euclidean norm::
     u = scale_factor / (|all g| + eps) * g                        normalize_by_update_norm
     u = g / |all g|                                               normalize
 
-Norms are taken in at least float32 and have a derivative at zero, which is zero.  Updates that are all zero stay zero.
+Norms are taken in at least float32, in one pass as in `gradlab.global_norm`, and have a derivative at zero, which is
+zero.  Updates that are all zero stay zero.
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 from gradlab.core import check
 from gradlab.core.compose import empty_init
 from gradlab.core.leafwise import leafwise
-from gradlab.core.norms import global_norm, norm
+from gradlab.core.norms import global_norm
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 
@@ -35,7 +36,7 @@ def trust_ratio(p_norm: jax.Array, g_norm: jax.Array, coefficient: Any = 1.0, ep
 
 
 def _trust_ratio_rule(g, p, *, min_norm=0.0, trust_coefficient=1.0, eps=0.0):
-    p_norm, g_norm = jnp.maximum(norm(p), min_norm), jnp.maximum(norm(g), min_norm)
+    p_norm, g_norm = jnp.maximum(global_norm(p), min_norm), jnp.maximum(global_norm(g), min_norm)
     return (trust_ratio(p_norm, g_norm, trust_coefficient, eps) * g,)
 
 
@@ -49,7 +50,7 @@ def _scale_by_trust_ratio_update(grads, state, params=None, *, min_norm, trust_c
 
 
 def _param_block_rule(g, p, *, min_scale, rms):
-    scale = norm(p) / max(p.size, 1) ** 0.5 if rms else norm(p)
+    scale = global_norm(p) / max(p.size, 1) ** 0.5 if rms else global_norm(p)
     return (jnp.maximum(scale, min_scale) * g,)
 
 
