@@ -9,7 +9,7 @@ import pytest
 from flax.core import FrozenDict
 
 import gradlab
-from gradlab.transforms.route import by_path, freeze, masked, partition, set_to_zero
+from gradlab.transforms.route import by_path, freeze, mask_leaves, masked, partition, set_to_zero
 
 PARAMS = {
     "embed": {"table": jnp.array([[1.0, 2.0], [3.0, 4.0]])},
@@ -255,3 +255,16 @@ def test_labels_that_are_no_prefix_of_the_parameters_are_refused():
 def test_what_is_no_regular_expression_is_refused_when_it_is_given(make):
     with pytest.raises(ValueError, match="is no regular expression for a parameter path"):
         make()
+
+
+def test_mask_leaves_says_of_each_leaf_whether_it_is_selected():
+    tree = {"body": {"kernel": 1.0, "frozen": None}, "head": [2.0, 3.0]}
+    assert mask_leaves(None, tree) == {"body": {"kernel": True, "frozen": True}, "head": [True, True]}
+    assert mask_leaves({"body": True, "head": False}, tree) == {
+        "body": {"kernel": True, "frozen": True},
+        "head": [False, False],
+    }
+    assert mask_leaves(["kernel", "head/1"], tree)["head"] == [False, True]
+    assert mask_leaves(lambda params: False, tree)["body"]["kernel"] is False
+    with pytest.raises(ValueError, match="no prefix of the parameters"):
+        mask_leaves({"body": True}, tree)
