@@ -92,7 +92,7 @@ def scale_by_adopt(
     ([0.0], [-0.25])
     """
     check.decay_rate(b1=b1, b2=b2)
-    check.non_negative(eps=eps)
+    check.non_negative(eps=eps, clip_value_fn=clip_value_fn)
     return transform(
         _scale_by_adopt_init,
         _scale_by_adopt_update,
@@ -139,7 +139,8 @@ def adopt(
       mask, decay: as for `adamw`.
 
     Raises:
-      ValueError: a decay outside of [0, 1), a negative ``eps``, learning rate or weight decay, an unknown ``decay``.
+      ValueError: a decay outside of [0, 1), a negative ``eps``, clip, learning rate or weight decay, an unknown
+        ``decay``.
 
     >>> tx = adopt(learning_rate=0.1, b1=0.0)
     >>> state, moved = tx.init(jnp.zeros(1)), []

@@ -2,6 +2,8 @@
 
 import chex
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -56,12 +58,23 @@ def test_ademamix_keeps_its_averages_in_the_dtype_asked_for():
     kinds = {}
     for make in (ademamix, optax.contrib.ademamix):
         tx = make(LR, mu_dtype="bfloat16")
-        _, state = tx.update(grads, tx.init(params), params)
+        _, state = jax.eval_shape(tx.update, grads, tx.init(params), params)
         kinds[make] = {
             name: {leaf.dtype.name for leaf in jax.tree.leaves(getattr(state[0], name))} for name in ("m1", "m2", "nu")
         }
     assert kinds[ademamix] == {"m1": {"bfloat16"}, "m2": {"bfloat16"}, "nu": {"float64"}}
     assert kinds[optax.contrib.ademamix] == {name: {"float64"} for name in ("m1", "m2", "nu")}
+
+
+def test_simplified_ademamix_descends_along_a_complex_gradient_and_optax_does_not():
+    """Optax squares g where the length of g is meant: along 1j it divides by sqrt(-1)."""
+    grads, params = jnp.array([1j]), jnp.zeros(1, jnp.complex128)
+    steps = []
+    for make in (simplified_ademamix, optax.contrib.simplified_ademamix):
+        tx = make(LR)
+        steps.append(tx.update(grads, tx.init(params), params)[0])
+    np.testing.assert_allclose(steps[0], [-LR * 1j], rtol=1e-7)
+    np.testing.assert_allclose(steps[1], [-LR], rtol=1e-7)
 
 
 def torch_nadam(**options):

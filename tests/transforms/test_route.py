@@ -9,7 +9,7 @@ import pytest
 from flax.core import FrozenDict
 
 import gradlab
-from gradlab.transforms.route import by_path, freeze, masked, partition, selective_transform, set_to_zero
+from gradlab.transforms.route import by_path, freeze, mask_leaves, masked, partition, selective_transform, set_to_zero
 
 PARAMS = {
     "embed": {"table": jnp.array([[1.0, 2.0], [3.0, 4.0]])},
@@ -269,3 +269,16 @@ def test_selective_transform_equals_optax_however_the_mask_is_given(mask):
 def test_a_rebuilt_selective_transform_is_the_same_program():
     build = lambda: selective_transform(gradlab.adam(0.1), freeze_mask=MASK)
     assert jax.tree.structure(build()) == jax.tree.structure(build())
+
+
+def test_mask_leaves_says_of_each_leaf_whether_it_is_selected():
+    tree = {"body": {"kernel": 1.0, "frozen": None}, "head": [2.0, 3.0]}
+    assert mask_leaves(None, tree) == {"body": {"kernel": True, "frozen": True}, "head": [True, True]}
+    assert mask_leaves({"body": True, "head": False}, tree) == {
+        "body": {"kernel": True, "frozen": True},
+        "head": [False, False],
+    }
+    assert mask_leaves(["kernel", "head/1"], tree)["head"] == [False, True]
+    assert mask_leaves(lambda params: False, tree)["body"]["kernel"] is False
+    with pytest.raises(ValueError, match="no prefix of the parameters"):
+        mask_leaves({"body": True}, tree)
