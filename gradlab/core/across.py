@@ -33,7 +33,7 @@ def total(term: Callable, *operands: Tree, **hyper: Any) -> jax.Array:
     rows = [row for row in zip(*columns, strict=True) if all(leaf is not None for leaf in row)]
     if not rows:
         return jnp.zeros([], jnp.float32)
-    return jnp.sum(jnp.sort(jnp.stack([_on_one_leaf(term, row, hyper) for row in rows])))
+    return jnp.sum(jnp.sort(jnp.concatenate([_on_one_leaf(term, row, hyper) for row in rows])))
 
 
 def vdot(tree: Tree, other: Tree) -> jax.Array:
@@ -61,6 +61,15 @@ def sum_of_abs(tree: Tree) -> jax.Array:
     9.0
     """
     return total(jnp.abs, tree)
+
+
+def squared_distance(tree: Tree, other: Tree) -> jax.Array:
+    """The sum of ``|x - y|^2`` over every element of every leaf; a leaf that is ``None`` in either counts as zero.
+
+    >>> float(squared_distance({'a': jnp.array([4.0, 1.0])}, {'a': jnp.array([1.0, 5.0])}))
+    25.0
+    """
+    return total(_squared_difference, tree, other)
 
 
 def difference(tree: Tree, other: Tree) -> Tree:
@@ -115,8 +124,13 @@ def real_product(x: jax.Array, y: jax.Array) -> jax.Array:
     return x.real * y.real
 
 
+def _squared_difference(x: jax.Array, y: jax.Array) -> jax.Array:
+    return abs_sq(x - y)
+
+
 def _inline_on_one_leaf(term: Callable, leaves: tuple[jax.Array, ...], hyper: dict[str, Any]) -> jax.Array:
-    return jnp.sum(term(*map(at_least_float32, leaves), **hyper))
+    """The sum as an array of one number: ready to be concatenated."""
+    return jnp.sum(term(*map(at_least_float32, leaves), **hyper))[None]
 
 
 _on_one_leaf = jax.jit(_inline_on_one_leaf, static_argnums=0)

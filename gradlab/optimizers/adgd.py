@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import optax
 
 from gradlab.core import check
-from gradlab.core.across import difference, ratio, real_dtype, root, sum_of_squares, vdot
+from gradlab.core.across import difference, ratio, real_dtype, root, squared_distance, sum_of_squares, vdot
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
@@ -71,8 +71,8 @@ def _remembering_rule(g, prev_g, prev_p, p, *, step):
 def _scale_by_adgd_update(grads, state, params=None, *, initial_step, **extra):
     del extra
     params = check.required_params("scale_by_adgd", params)
-    moved = root(sum_of_squares(difference(params, state.prev_params)))
-    bent = 2 * root(sum_of_squares(difference(grads, state.prev_grads)))
+    moved = root(squared_distance(params, state.prev_params))
+    bent = 2 * root(squared_distance(grads, state.prev_grads))
     informed = (moved > 0) & (bent > 0)
     curvature = jnp.where(informed, ratio(moved, bent), jnp.inf)
     longest = jnp.where(state.count == 1, jnp.inf, jnp.sqrt(1 + state.growth) * state.step)

@@ -23,7 +23,7 @@ from optax._src.transform import ScaleByDistanceOverGradientsState  # it has no 
 from optax.contrib import DoGState, DoWGState
 
 from gradlab.core import check
-from gradlab.core.across import difference, ratio, real_dtype, root, sum_of_squares
+from gradlab.core.across import ratio, real_dtype, root, squared_distance, sum_of_squares
 from gradlab.core.compose import chain, identity
 from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import global_norm, norm
@@ -58,7 +58,7 @@ def _scaled_rule(g, *, factor):
 def _scale_by_dog_update(grads, state, params=None, *, eps, init_step, **extra):
     del extra
     params = check.required_params("scale_by_dog", params)
-    max_dist = jnp.maximum(state.max_dist, global_norm(difference(params, state.init_params)))
+    max_dist = jnp.maximum(state.max_dist, root(squared_distance(params, state.init_params)))
     sum_sq_norm_grads = state.sum_sq_norm_grads + sum_of_squares(grads)
     factor = ratio(max_dist, root(sum_sq_norm_grads + eps))
     if init_step is not None:
@@ -85,7 +85,7 @@ def _scale_by_dowg_init(params, *, init_estim_sq_dist):
 def _scale_by_dowg_update(grads, state, params=None, *, eps, **extra):
     del extra
     params = check.required_params("scale_by_dowg", params)
-    estim_sq_dist = jnp.maximum(state.estim_sq_dist, sum_of_squares(difference(params, state.init_params)))
+    estim_sq_dist = jnp.maximum(state.estim_sq_dist, squared_distance(params, state.init_params))
     weighted_sq_norm_grads = state.weighted_sq_norm_grads + estim_sq_dist * sum_of_squares(grads)
     factor = ratio(estim_sq_dist, root(weighted_sq_norm_grads) + eps)
     (updates,) = leafwise(_scaled_rule, grads, factor=factor)

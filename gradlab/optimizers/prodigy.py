@@ -22,7 +22,7 @@ import optax
 from optax.contrib import ProdigyState
 
 from gradlab.core import check
-from gradlab.core.across import difference, ratio, real_dtype, root, sum_of_abs, vdot
+from gradlab.core.across import ratio, real_dtype, real_product, root, sum_of_abs, total
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias
 from gradlab.core.rule import static
@@ -51,6 +51,10 @@ def _prodigy_init(params, *, bounded):
         count=jnp.zeros([], jnp.int32),
     )
     return BoundedProdigyState(state, jnp.zeros([], dtype)) if bounded else state
+
+
+def _gain(g, params0, p):
+    return real_product(g, params0 - p)
 
 
 def _grad_sum_rule(g, grad_sum, *, beta3, weight):
@@ -94,7 +98,7 @@ def _prodigy_update(
 
     d = jnp.where(own.count == 0, estim_lr0, own.estim_lr)
     dlr = d * learning_rate * jnp.sqrt(debias(b2, count)) / debias(b1, count)
-    numerator = beta3 * own.numerator_weighted + d / estim_lr0 * dlr * vdot(grads, difference(own.params0, params))
+    numerator = beta3 * own.numerator_weighted + d / estim_lr0 * dlr * total(_gain, grads, own.params0, params)
     weight = d / estim_lr0 * (d if safeguard_warmup else dlr)
     _, grad_sum = leafwise(_grad_sum_rule, grads, [own.grad_sum], beta3=beta3, weight=weight)
     estimate = estim_lr_coef * ratio(numerator, sum_of_abs(grad_sum))
