@@ -2,9 +2,11 @@
 
 from gradlab.transforms.accumulate import ema, trace
 from gradlab.transforms.clip import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
+from gradlab.transforms.complex import split_real_and_imaginary
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
 from gradlab.transforms.guard import apply_if_finite, zero_nans
 from gradlab.transforms.noise import add_noise
+from gradlab.transforms.per_example import clipped_grad_sum, per_example_global_norm_clip, per_example_layer_norm_clip
 from gradlab.transforms.route import by_path, freeze, masked, partition, set_to_zero
 from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
 from gradlab.transforms.stateless import stateless, stateless_with_tree_map, with_extra_args_support
@@ -34,11 +36,15 @@ __all__ = [
     *TRANSFORMS,
     "apply_if_finite",
     "by_path",
+    "clipped_grad_sum",
     "descend",
     "masked",
     "partition",
+    "per_example_global_norm_clip",
+    "per_example_layer_norm_clip",
     "scale_by_learning_rate",
     "scale_by_schedule",
+    "split_real_and_imaginary",
     "stateless",
     "stateless_with_tree_map",
     "with_extra_args_support",
