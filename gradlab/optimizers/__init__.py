@@ -12,13 +12,18 @@ from gradlab.optimizers.adagrad import adadelta, adagrad, scale_by_adadelta, sca
 from gradlab.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
 from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
+from gradlab.optimizers.hessian_diagonal import gauss_newton_bartlett, hutchinson_estimator_diag_hessian
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
+from gradlab.optimizers.newton import newton, saddle_free_newton, scale_by_newton, scale_by_saddle_free_newton
+from gradlab.optimizers.newton_cg import newton_cg, scale_by_newton_cg
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
+from gradlab.optimizers.privacy import differentially_private_aggregate, dpsgd
 from gradlab.optimizers.radam import radam, scale_by_radam
 from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, scale_by_stddev
 from gradlab.optimizers.sadam import sadam, samsgrad, scale_by_sadam, scale_by_samsgrad
 from gradlab.optimizers.sgd import sgd
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
+from gradlab.optimizers.sophia import scale_by_sophia, sophia
 
 
 class Row(NamedTuple):
@@ -56,6 +61,10 @@ ROWS = [
     Row(lion, "sign(b1 * mu + (1 - b1) * g)", "2302.06675", "Optax"),
     Row(sign_sgd, "sign(g)", "1802.04434", "Optax"),
     Row(signum, "sign(mu)", "1802.04434", "Optax"),
+    Row(sophia, "clip(mu_hat / (gamma * diagonal of H))", "2305.14342", "Optax"),
+    Row(newton, "(H + damping * I)^-1 g", "Goodfellow 2016, 8.8", "closed form"),
+    Row(saddle_free_newton, "(|H| + damping * I)^-1 g", "1406.2572", "closed form"),
+    Row(newton_cg, "H^-1 g by conjugate gradients, up to negative curvature", "Steihaug 1983", "closed form"),
 ]
 
 REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.factory for row in ROWS}
@@ -63,18 +72,26 @@ REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.facto
 __all__ = [
     *REGISTRY,
     "REGISTRY",
+    "differentially_private_aggregate",
+    "dpsgd",
+    "gauss_newton_bartlett",
+    "hutchinson_estimator_diag_hessian",
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_adamax",
     "scale_by_amsgrad",
     "scale_by_delta_bar_delta",
     "scale_by_lion",
+    "scale_by_newton",
+    "scale_by_newton_cg",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",
     "scale_by_rss",
     "scale_by_sadam",
+    "scale_by_saddle_free_newton",
     "scale_by_samsgrad",
     "scale_by_sign",
+    "scale_by_sophia",
     "scale_by_stddev",
 ]
