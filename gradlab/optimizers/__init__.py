@@ -33,6 +33,7 @@ from gradlab.optimizers.dog import dog, dowg, scale_by_distance_over_gradients, 
 from gradlab.optimizers.factored import scale_by_factored_rms
 from gradlab.optimizers.galore import galore, scale_by_galore
 from gradlab.optimizers.grams import grams, scale_by_grams
+from gradlab.optimizers.hessian_diagonal import gauss_newton_bartlett, hutchinson_estimator_diag_hessian
 from gradlab.optimizers.hypergradient import hypergradient, hypergradient_sgd
 from gradlab.optimizers.laprop import laprop
 from gradlab.optimizers.layerwise import fromage, lamb, lars
@@ -43,6 +44,8 @@ from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, neste
 from gradlab.optimizers.momo import momo, momo_adam
 from gradlab.optimizers.msam import msam
 from gradlab.optimizers.nadam import nadam, nadamw, scale_by_nadam
+from gradlab.optimizers.newton import newton, saddle_free_newton, scale_by_newton, scale_by_saddle_free_newton
+from gradlab.optimizers.newton_cg import newton_cg, scale_by_newton_cg
 from gradlab.optimizers.noisy import noisy_sgd
 from gradlab.optimizers.novograd import novograd, scale_by_novograd
 from gradlab.optimizers.optimistic import (
@@ -54,6 +57,7 @@ from gradlab.optimizers.optimistic import (
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
 from gradlab.optimizers.polyak import polyak_sgd, scale_by_polyak
 from gradlab.optimizers.primal_averaging import primal_averaging
+from gradlab.optimizers.privacy import differentially_private_aggregate, dpsgd
 from gradlab.optimizers.prodigy import prodigy
 from gradlab.optimizers.radam import radam, scale_by_radam
 from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, scale_by_stddev
@@ -66,6 +70,7 @@ from gradlab.optimizers.sharpness import asam, normalize, sam
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
 from gradlab.optimizers.simplified_ademamix import scale_by_simplified_ademamix, simplified_ademamix
 from gradlab.optimizers.sm3 import scale_by_sm3, sm3
+from gradlab.optimizers.sophia import scale_by_sophia, sophia
 from gradlab.optimizers.stable_adamw import stable_adamw
 from gradlab.optimizers.tiger import scale_by_tiger, tiger
 from gradlab.optimizers.yogi import scale_by_yogi, yogi
@@ -207,6 +212,10 @@ ROWS = [
     Row(adgd, "min(sqrt(1 + growth) * step, |dp| / (2 * |dg|)) * g", "1910.09529"),
     Row(barzilai_borwein, "|dp|^2 / <dp, dg> * g", "Barzilai 1988"),
     Row(hypergradient_sgd, "g, its rate moved by <g, g before>", "1703.04782"),
+    Row(sophia, "clip(mu_hat / (gamma * diagonal of H))", "2305.14342", "Optax"),
+    Row(newton, "(H + damping * I)^-1 g", "Goodfellow 2016, 8.8", "closed form"),
+    Row(saddle_free_newton, "(|H| + damping * I)^-1 g", "1406.2572", "closed form"),
+    Row(newton_cg, "H^-1 g by conjugate gradients, up to negative curvature", "Steihaug 1983", "closed form"),
 ]
 
 REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.factory for row in ROWS}
@@ -225,6 +234,10 @@ __all__ = [
     "primal_averaging",
     "sam",
     "scale_by_acprop",
+    "differentially_private_aggregate",
+    "dpsgd",
+    "gauss_newton_bartlett",
+    "hutchinson_estimator_diag_hessian",
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_adam_atan2",
@@ -253,15 +266,19 @@ __all__ = [
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
     "scale_by_polyak",
+    "scale_by_newton",
+    "scale_by_newton_cg",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",
     "scale_by_rss",
     "scale_by_sadam",
+    "scale_by_saddle_free_newton",
     "scale_by_samsgrad",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
     "scale_by_sm3",
+    "scale_by_sophia",
     "scale_by_stddev",
     "scale_by_tiger",
     "scale_by_yogi",

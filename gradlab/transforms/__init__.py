@@ -11,6 +11,7 @@ from gradlab.transforms.clip import (
     unitwise_clip,
     unitwise_norm,
 )
+from gradlab.transforms.complex import split_real_and_imaginary
 from gradlab.transforms.conditional import conditionally_mask, conditionally_transform
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
 from gradlab.transforms.ema_nesterov import ema_nesterov
@@ -38,6 +39,7 @@ from gradlab.transforms.norms import (
     scale_by_trust_ratio,
 )
 from gradlab.transforms.parallel import graft, parallel
+from gradlab.transforms.per_example import clipped_grad_sum, per_example_global_norm_clip, per_example_layer_norm_clip
 from gradlab.transforms.plateau import reduce_on_plateau
 from gradlab.transforms.route import (
     by_path,
@@ -107,6 +109,7 @@ __all__ = [
     "cautious",
     "conditionally_mask",
     "conditionally_transform",
+    "clipped_grad_sum",
     "descend",
     "graft",
     "has_updated",
@@ -128,6 +131,11 @@ __all__ = [
     "skip_not_finite",
     "skip_spikes",
     "snoo",
+    "per_example_global_norm_clip",
+    "per_example_layer_norm_clip",
+    "scale_by_learning_rate",
+    "scale_by_schedule",
+    "split_real_and_imaginary",
     "stateless",
     "stateless_with_tree_map",
     "unitwise_clip",

@@ -138,7 +138,7 @@ def unitwise_clip(g_norm: Any, max_norm: Any, grad: Any, div_eps: Any = 1e-6) ->
     return jnp.where(g_norm < max_norm, grad, grad * (max_norm / jnp.maximum(g_norm, div_eps)))
 
 
-def _factor(size: jax.Array, limit: jax.Array) -> jax.Array:
+def shrink_factor(size: jax.Array, limit: jax.Array) -> jax.Array:
     """What scales ``size`` down to ``limit``: 1 within it, NaN for a size that is not finite."""
     beyond = ~(size <= limit)
     factor = limit / jnp.where(beyond, size, 1)
@@ -148,7 +148,7 @@ def _factor(size: jax.Array, limit: jax.Array) -> jax.Array:
 def _clip_rule(g, *, max_delta):
     if not jnp.iscomplexobj(g):
         return (jnp.clip(g, -max_delta, max_delta),)
-    return (g * _factor(jnp.abs(g), max_delta),)
+    return (g * shrink_factor(jnp.abs(g), max_delta),)
 
 
 def _clip_update(grads, state, params=None, *, max_delta, **extra):
@@ -163,13 +163,13 @@ def _shrink_rule(g, *, factor):
 
 def _clip_by_global_norm_update(grads, state, params=None, *, max_norm, **extra):
     del params, extra
-    (updates,) = leafwise(_shrink_rule, grads, factor=_factor(global_norm(grads), max_norm))
+    (updates,) = leafwise(_shrink_rule, grads, factor=shrink_factor(global_norm(grads), max_norm))
     return updates, state
 
 
 def _block_rms_rule(g, *, threshold):
     rms = norm(g) / jnp.sqrt(max(g.size, 1))
-    return (_factor(rms, threshold) * g,)
+    return (shrink_factor(rms, threshold) * g,)
 
 
 def _clip_by_block_rms_update(grads, state, params=None, *, threshold, **extra):
@@ -187,7 +187,7 @@ def _unit_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _unitwise_rule(g, p, *, clipping, eps, axis):
     axes = _unit_axes(g.shape) if axis is None else axis
     limit = clipping * jnp.maximum(norm(p, axes, keepdims=True), eps)
-    return (_factor(norm(g, axes, keepdims=True), limit) * g,)
+    return (shrink_factor(norm(g, axes, keepdims=True), limit) * g,)
 
 
 def _adaptive_grad_clip_update(grads, state, params=None, *, clipping, eps, axis, **extra):

@@ -38,10 +38,10 @@ def add_noise(eta: Any, gamma: Any, key: Any = None, *, seed: int | None = None)
     if key is not None and seed is not None:
         raise ValueError(f"add_noise takes `key` or `seed`, not both: got key={key!r} and seed={seed!r}; drop `seed`")
     key = next((choice for choice in (key, seed) if choice is not None), 0)
-    return transform(_add_noise_init, _add_noise_update, at_init={"key": _key_data(key)}, eta=eta, gamma=gamma)
+    return transform(_add_noise_init, _add_noise_update, at_init={"key": key_data(key)}, eta=eta, gamma=gamma)
 
 
-def _key_data(key: Any) -> jax.Array:
+def key_data(key: Any) -> jax.Array:
     """The integers of a key: unlike typed keys, these can be written to any file."""
     if jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
         return jax.random.key_data(key)

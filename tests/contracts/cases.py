@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 import gradlab
 from gradlab import REGISTRY
+from gradlab.core.numerics import abs_sq
 
 NAMES = sorted(REGISTRY)
 
@@ -73,6 +74,10 @@ REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum
 # They read the loss, and some the function that gives it.  Flax's own TrainState cannot pass either on.
 NEEDS_VALUE: set[str] = {"schedule_free_plus"}
 NEEDS_VALUE: set[str] = {"momo", "momo_adam", "polyak_sgd"}
+REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum", "sophia"}
+
+# They read the loss, and some the function that gives it.  Flax's own TrainState cannot pass either on.
+NEEDS_VALUE: set[str] = {"newton", "newton_cg", "saddle_free_newton", "sophia"}
 
 # What stands in for the learning rate where the argument goes by another name.
 RATE: dict[str, str] = {"polyak_sgd": "max_learning_rate"}
@@ -133,8 +138,11 @@ def map_numbers(function: Any, tx: Any) -> Any:
 
 
 def bowl(params: Any) -> jax.Array:
-    """Half the squared length of all parameters: the loss that stands behind ``value`` and ``value_fn``."""
-    return sum(0.5 * jnp.sum(jnp.abs(p) ** 2) for p in jax.tree.leaves(params))
+    """Half the squared length of all parameters: the loss that stands behind ``value`` and ``value_fn``.
+
+    Twice differentiable also at zero, which the square of ``abs`` is not.
+    """
+    return sum(0.5 * jnp.sum(abs_sq(p)) for p in jax.tree.leaves(params))
 
 
 def extra(name: str, params: Any) -> dict[str, Any]:

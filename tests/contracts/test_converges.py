@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import pytest
 
 import gradlab
+from gradlab.core.numerics import abs_sq
 from tests.contracts.cases import DEFAULT, NAMES, NEEDS_VALUE, REAL_ONLY, SOLVING, STARTS_ONLY, rate_of
 
 
 def quadratic(x):
-    return 0.5 * jnp.sum(jnp.array([1.0, 3.0, 10.0]) * jnp.abs(x - jnp.array([1.0, -2.0, 0.5])) ** 2)
+    return 0.5 * jnp.sum(jnp.array([1.0, 3.0, 10.0]) * abs_sq(x - jnp.array([1.0, -2.0, 0.5])))
 
 
 def rosenbrock(x):
