@@ -156,9 +156,6 @@ ROWS = [
     Row(optimistic_adam, "nadam + optimism / learning_rate * its difference", "1711.00141", "Optax"),
     Row(optimistic_adam_v2, "nadam + beta * its difference", "1711.00141", "Optax"),
     Row(noisy_sgd, "g + sqrt(eta / (1 + count)^gamma) * normal", "1511.06807", "Optax"),
-    Row(ademamix, "(mu_hat + alpha * slow mu) / (sqrt(nu_hat) + eps)", "2409.03137", "Optax"),
-    Row(simplified_ademamix, "(m + alpha * g) / (sqrt(n_hat) + eps), m = b1 * m + g", "2502.02431", "Optax"),
-    Row(adopt, "mu of g / max(sqrt(nu before g), eps)", "2411.02853", "Optax"),
     Row(
         ademamix,
         "(mu_hat + alpha * slow mu) / (sqrt(nu_hat) + eps)",
