@@ -67,7 +67,8 @@ def _is_axes(value: Any) -> bool:
 
 def _axes_of_leaves(block_axes: Any, params: Tree) -> Tree:
     """A tree that holds the axes, as they were given, in the place of every leaf of ``params``."""
-    choice = block_axes(params) if callable(block_axes) else block_axes
+    choice = adam_mini_blocks if block_axes is None else block_axes
+    choice = choice(params) if callable(choice) else choice
     try:
         return jax.tree.map(lambda axes, part: jax.tree.map(lambda p: axes, part), choice, params, is_leaf=_is_axes)
     except (ValueError, TypeError) as error:
@@ -120,7 +121,7 @@ def scale_by_adam_mini(
     eps_root: Any = 0.0,
     mu_dtype: Any = None,
     *,
-    block_axes: Any = adam_mini_blocks,
+    block_axes: Any = None,
 ) -> Transform:
     """The direction of Adam-mini; see `adam_mini`.
 
@@ -152,7 +153,7 @@ def adam_mini(
     weight_decay: Any = 0.0,
     mask: Any = None,
     *,
-    block_axes: Any = adam_mini_blocks,
+    block_axes: Any = None,
     decay: str = "decoupled",
 ) -> Transform:
     """Adam-mini (Zhang et al. 2024, arXiv 2406.16793): AdamW at half the state, one second moment for each block.
@@ -167,7 +168,8 @@ def adam_mini(
       weight_decay, mask, decay: as for `gradlab.adamw`.
       block_axes: (static) the axes of each leaf over which its squared gradients are averaged: an axis, a tuple of
         axes, ``'all'``, ``'all_but_first'``, ``'all_but_last'`` or ``'none'`` (Adam's); a tree of these that is a
-        prefix of the parameters; `gradlab.by_path` rules, or any function from parameters to such a tree.
+        prefix of the parameters; `gradlab.by_path` rules, or any function from parameters to such a tree.  None is
+        `adam_mini_blocks`, the paper's blocks.
 
     Raises:
       ValueError: as `gradlab.adamw`; from ``init``, axes that a parameter does not have, or a tree that is no prefix.

@@ -13,6 +13,9 @@ from gradlab.transforms.clip import (
 )
 from gradlab.transforms.complex import split_real_and_imaginary
 from gradlab.transforms.conditional import conditionally_mask, conditionally_transform
+from gradlab.transforms.accumulate import ema, trace
+from gradlab.transforms.clip import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
+from gradlab.transforms.constrain import keep_params_nonnegative, project, project_box, project_l2_ball
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
 from gradlab.transforms.ema_nesterov import ema_nesterov
 from gradlab.transforms.filter import grokfast, orthograd
@@ -28,6 +31,8 @@ from gradlab.transforms.multi_steps import (
     skip_large_updates,
     skip_not_finite,
 )
+from gradlab.transforms.layout import flatten
+from gradlab.transforms.monitor import measure_with_ema, monitor, snapshot
 from gradlab.transforms.noise import add_noise
 from gradlab.transforms.norm_control import floor_updates, hyperball, radial_brake, relative_updates
 from gradlab.transforms.norms import (
@@ -84,6 +89,9 @@ TRANSFORMS = {
         freeze,
         lawa,
         reduce_on_plateau,
+        keep_params_nonnegative,
+        project_box,
+        project_l2_ball,
         scale,
         scale_by_param_block_norm,
         scale_by_param_block_rms,
@@ -136,6 +144,15 @@ __all__ = [
     "scale_by_learning_rate",
     "scale_by_schedule",
     "split_real_and_imaginary",
+    "flatten",
+    "masked",
+    "measure_with_ema",
+    "monitor",
+    "partition",
+    "project",
+    "scale_by_learning_rate",
+    "scale_by_schedule",
+    "snapshot",
     "stateless",
     "stateless_with_tree_map",
     "unitwise_clip",
