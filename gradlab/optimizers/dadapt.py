@@ -117,8 +117,8 @@ def dadapt_adamw(
     >>> for _ in range(3):
     ...     updates, state = tx.update(2 * params, state, params)
     ...     params = params + updates
-    >>> [round(float(p), 4) for p in params]
-    [0.9876, -1.9876]
+    >>> [round(float(p), 3) for p in params]
+    [0.954, -1.954]
     """
     check.one_rate("dadapt_adamw", learning_rate)
     check.decay_rate(betas=betas)
