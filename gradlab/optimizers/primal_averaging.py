@@ -54,8 +54,12 @@ def interpolation_factors(c: Any, b1: Any, b1_before: jax.Array) -> dict[str, ja
 
 
 def interpolation_rule(u, z, y, *, pull, push):
-    """The step of ``y`` and the new ``z`` on one array."""
-    return pull * (z - y) + push * u, z + u
+    """The step of y and the new z on one array.
+
+    u is read back from the step of z: used twice, XLA:CPU would keep it in a buffer of its own.
+    """
+    next_z = z + u
+    return pull * (z - y) + push * (next_z - z), next_z
 
 
 def averaged(z: Tree, params: Tree, b1: jax.Array) -> Tree:

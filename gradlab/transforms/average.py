@@ -107,11 +107,11 @@ register_readout(AverageState, _mean_readout)
 
 
 def _lawa_init(params, *, size, accumulator_dtype):
-    wide = lambda p: accumulator_dtype or jnp.promote_types(jnp.float32, jnp.result_type(p))
+    dtype = lambda p: accumulator_dtype or jnp.result_type(p)
     return WindowState(
         count=jnp.zeros([], jnp.int32),
         taken=jnp.zeros([], jnp.int32),
-        window=jax.tree.map(lambda p: jnp.zeros((size, *jnp.shape(p)), wide(p)), params),
+        window=jax.tree.map(lambda p: jnp.zeros((size, *jnp.shape(p)), dtype(p)), params),
     )
 
 
@@ -134,6 +134,7 @@ def _window_readout(state: WindowState, params: Tree) -> Tree:
     def mean(window, p):
         filled = jnp.minimum(state.taken, window.shape[0])
         present = jnp.reshape(jnp.arange(window.shape[0]) < filled, (-1,) + (1,) * p.ndim)
+        window = window.astype(jnp.promote_types(jnp.float32, window.dtype))
         average = jnp.sum(jnp.where(present, window, 0), axis=0) / jnp.maximum(filled, 1)
         return jnp.where(filled > 0, average, p).astype(p.dtype)
 
@@ -235,7 +236,7 @@ def lawa(size: int, every: Any = 1.0, accumulator_dtype: Any = None) -> Transfor
     Args:
       size: (static) number of snapshots.
       every: steps between two of them, say an epoch.
-      accumulator_dtype: (static) as for `ema_params`.
+      accumulator_dtype: (static) dtype of the snapshots, the parameter's if None; their mean is taken in float32.
 
     Raises:
       ValueError: a size or an ``every`` below 1; ``update`` without ``params``.

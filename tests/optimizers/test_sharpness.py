@@ -33,8 +33,9 @@ def ascent(library, rho=RHO):
 @pytest.mark.parametrize("reset_state", [False, True])
 @pytest.mark.parametrize("period", [2, 4])
 def test_the_transparent_mode_is_optaxs(period, reset_state):
-    ours = run(sam(gradlab.adam(LR), ascent(gradlab), period, reset_state), PARAMS, GRADS)
-    optaxs = run(optax.contrib.sam(optax.adam(LR), ascent(optax), period, reset_state), PARAMS, GRADS)
+    ours = run(sam(gradlab.adamw(LR, weight_decay=0.1), ascent(gradlab), period, reset_state), PARAMS, GRADS)
+    theirs = optax.contrib.sam(optax.adamw(LR, weight_decay=0.1), ascent(optax), period, reset_state)
+    optaxs = run(theirs, PARAMS, GRADS)
     chex.assert_trees_all_close(ours, optaxs, rtol=1e-10, atol=1e-13)
     chex.assert_trees_all_equal_dtypes(ours[1], optaxs[1])
 
