@@ -13,16 +13,16 @@ from gradlab.transforms.clip import (
 )
 from gradlab.transforms.complex import split_real_and_imaginary
 from gradlab.transforms.conditional import conditionally_mask, conditionally_transform
-from gradlab.transforms.accumulate import ema, trace
-from gradlab.transforms.clip import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
 from gradlab.transforms.constrain import keep_params_nonnegative, project, project_box, project_l2_ball
 from gradlab.transforms.decay import add_decayed_weights, subtract_decayed_weights
 from gradlab.transforms.ema_nesterov import ema_nesterov
 from gradlab.transforms.filter import grokfast, orthograd
 from gradlab.transforms.guard import apply_if_finite, zero_nans
 from gradlab.transforms.inject import inject_hyperparams, inject_stateful_hyperparams
+from gradlab.transforms.layout import flatten
 from gradlab.transforms.lookahead import lookahead, lookahead_in_state, snoo
 from gradlab.transforms.mars import mars_correction
+from gradlab.transforms.monitor import measure_with_ema, monitor, snapshot
 from gradlab.transforms.multi_steps import (
     MultiSteps,
     MultiStepsState,
@@ -31,8 +31,6 @@ from gradlab.transforms.multi_steps import (
     skip_large_updates,
     skip_not_finite,
 )
-from gradlab.transforms.layout import flatten
-from gradlab.transforms.monitor import measure_with_ema, monitor, snapshot
 from gradlab.transforms.noise import add_noise
 from gradlab.transforms.norm_control import floor_updates, hyperball, radial_brake, relative_updates
 from gradlab.transforms.norms import (
