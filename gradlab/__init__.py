@@ -15,8 +15,7 @@ from gradlab.core.norms import global_norm
 from gradlab.core.rule import static
 from gradlab.core.schedule import Schedule, as_schedule, make_schedule
 from gradlab.core.specs import state_specs
-from gradlab.core.transform import ScheduledState, transform
-from gradlab.core.transform import adopt as from_optax
+from gradlab.core.transform import ScheduledState, from_optax, transform
 from gradlab.core.update import apply_updates, eval_params
 from gradlab.core.values import describe, hyperparams, population, relabel, replace
 from gradlab.optimizers import *  # noqa: F403

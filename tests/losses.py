@@ -6,7 +6,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from gradlab.core.transform import adopt
+from gradlab.core.transform import from_optax
 from tests.trajectories import flat, mixed_tree
 
 SIZE = flat(mixed_tree()).size
@@ -42,7 +42,7 @@ def rosenbrock(p):
 
 def minimise(tx, loss, params, steps, **extra):
     """The parameters after every step, one row a step, and the last state."""
-    positions, state = _minimise(adopt(tx), loss, params, jnp.arange(steps), extra)
+    positions, state = _minimise(from_optax(tx), loss, params, jnp.arange(steps), extra)
     return flat(positions, rows=steps), state
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradlab.core.transform import adopt
+from gradlab.core.transform import from_optax
 
 STEPS = 50
 SHAPES = {"dense": {"kernel": (3, 4), "bias": (4,)}, "layers": [(4,), ()]}
@@ -44,7 +44,7 @@ def run(tx, params, grads, values=None):
 
     The optimizer is an argument of the compiled loop: modes that differ in numbers alone share one compilation.
     """
-    positions, state = _run(adopt(tx), params, grads, values)
+    positions, state = _run(from_optax(tx), params, grads, values)
     return flat(positions, rows=jax.tree.leaves(grads)[0].shape[0]), state
 
 

@@ -82,36 +82,6 @@ def difference(tree: Tree, other: Tree) -> Tree:
     return jax.tree.map(subtract, tree, other, is_leaf=trees.is_none)
 
 
-def real_dtype(tree: Tree) -> Any:
-    """The dtype for scalars that speak of all leaves: float32, or float64 where a leaf is that wide.
-
-    >>> real_dtype({'a': jnp.ones(1, 'bfloat16'), 'b': jnp.ones(1, 'complex64')}).name
-    'float32'
-    """
-    dtypes = [getattr(leaf, "dtype", jnp.result_type(float)) for leaf in jax.tree.leaves(tree)]
-    return jnp.finfo(jnp.promote_types(jnp.float32, jnp.result_type(jnp.float16, *dtypes))).dtype
-
-
-def root(x: jax.Array) -> jax.Array:
-    """The square root, with derivative zero at zero.
-
-    >>> float(root(4.0)), float(jax.grad(root)(0.0))
-    (2.0, 0.0)
-    """
-    positive = x != 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
-
-
-def ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """``numerator / denominator``, zero with derivative zero where the denominator is.
-
-    >>> float(ratio(3.0, 2.0)), float(ratio(0.0, 0.0)), float(jax.grad(ratio, 1)(1.0, 0.0))
-    (1.5, 0.0, 0.0)
-    """
-    divisible = denominator != 0
-    return jnp.where(divisible, numerator / jnp.where(divisible, denominator, 1), 0)
-
-
 def at_least_float32(x: Any) -> jax.Array:
     x = jnp.asarray(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradlab.core.across import at_least_float32, root, sum_of_squares
-from gradlab.core.numerics import abs_sq
+from gradlab.core.across import at_least_float32, sum_of_squares
+from gradlab.core.numerics import abs_sq, safe_sqrt
 
 Tree = Any
 
@@ -25,7 +25,7 @@ def norm(x: jax.Array, axis: int | tuple[int, ...] | None = None, keepdims: bool
     largest = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
     scale = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))  # its reciprocal is a normal number too
     scaled = x * (1 / scale)  # a quotient of complex numbers would square the scale
-    length = root(jnp.sum(abs_sq(scaled), axis=axis, keepdims=keepdims))
+    length = safe_sqrt(jnp.sum(abs_sq(scaled), axis=axis, keepdims=keepdims))
     return length * (scale if keepdims else jnp.reshape(scale, length.shape))
 
 
@@ -40,4 +40,4 @@ def global_norm(updates: Tree) -> jax.Array:
     >>> round(float(global_norm(jnp.full(300, 4e4, 'float16'))), 1)
     692820.3
     """
-    return root(sum_of_squares(updates))
+    return safe_sqrt(sum_of_squares(updates))

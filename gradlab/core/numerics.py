@@ -23,6 +23,16 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
 
 
+def safe_quotient(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """``numerator / denominator``, zero with derivative zero where the denominator is.
+
+    >>> float(safe_quotient(3.0, 2.0)), float(safe_quotient(0.0, 0.0)), float(jax.grad(safe_quotient, 1)(1.0, 0.0))
+    (1.5, 0.0, 0.0)
+    """
+    divisible = denominator != 0
+    return jnp.where(divisible, numerator / jnp.where(divisible, denominator, 1), 0)
+
+
 @jax.jit
 def debias(decay: jax.Array, count: jax.Array) -> jax.Array:
     """``1 - decay**count``: the total weight of an average of ``count`` terms that started at zero.
@@ -34,13 +44,3 @@ def debias(decay: jax.Array, count: jax.Array) -> jax.Array:
     """
     near_one = jnp.maximum(decay, 0.5)  # the logarithm has no derivative at zero
     return jnp.where(decay > 0.5, -jnp.expm1(count * jnp.log1p(near_one - 1)), 1 - decay**count)
-
-
-def quotient_or_zero(numerator: jax.Array, divisor: jax.Array) -> jax.Array:
-    """``numerator / divisor``, and 0 with derivatives of 0 where the divisor is zero.
-
-    >>> float(quotient_or_zero(3.0, jnp.array(2.0))), float(quotient_or_zero(3.0, jnp.array(0.0)))
-    (1.5, 0.0)
-    """
-    divides = divisor != 0
-    return jnp.where(divides, numerator / jnp.where(divides, divisor, 1), 0)

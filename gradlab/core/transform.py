@@ -66,7 +66,7 @@ def transform(
     schedules = {name: value for name, value in hyperparams.items() if evaluate_schedules and _is_scheduled(value)}
     hyperparams = {name: value for name, value in hyperparams.items() if name not in schedules}
     if inner is not None:
-        wrapped = jax.tree.map(adopt, inner, is_leaf=is_transform)
+        wrapped = jax.tree.map(from_optax, inner, is_leaf=is_transform)
         at_init["inner"] = jax.tree.map(lambda tx: tx.init, wrapped, is_leaf=is_transform)
         hyperparams["inner"] = jax.tree.map(lambda tx: tx.update, wrapped, is_leaf=is_transform)
     bound_init = Partial(InitRule(init, at_init_structure), **at_init)
@@ -85,7 +85,7 @@ def is_schedule(value: Any) -> bool:
     return isinstance(value, Schedule)
 
 
-def adopt(tx: optax.GradientTransformation) -> Transform:
+def from_optax(tx: optax.GradientTransformation) -> Transform:
     """Any Optax transform as a value: its closures become leafless structure, compared by identity.
 
     Its hyperparameters stay constants of the compiled program; gradlab's own transforms pass unchanged.
@@ -93,7 +93,7 @@ def adopt(tx: optax.GradientTransformation) -> Transform:
     Raises:
       TypeError: ``tx`` is not an ``optax.GradientTransformation``.
 
-    >>> adopted = adopt(optax.scale(-1.0))
+    >>> adopted = from_optax(optax.scale(-1.0))
     >>> jax.tree.leaves(adopted), isinstance(adopted, optax.GradientTransformationExtraArgs)
     ([], True)
     """
@@ -130,15 +130,6 @@ def _is_scheduled(value: Any) -> bool:
 
 def scheduled_init(params, *, init):
     return ScheduledState(count=jnp.zeros([], jnp.int32), inner_state=init(params))
-
-
-def values_at(count: Any, values: Any) -> Any:
-    """A tree of hyperparameters with every schedule in it replaced by its value at ``count``.
-
-    >>> values_at(3, as_leaf('b1', {'body': 0.9, 'head': lambda count: 0.25 * count}))['head'].item()
-    0.75
-    """
-    return jax.tree.map(lambda leaf: leaf(count) if is_schedule(leaf) else leaf, values, is_leaf=is_schedule)
 
 
 def scheduled_update(grads, state, params=None, *, update, schedules, **extra):

@@ -22,7 +22,7 @@ from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import scalars_like
 from gradlab.optimizers.adam import scale_by_adam
 from gradlab.transforms.decay import check_decay
-from gradlab.transforms.route import as_mask, mask_leaves
+from gradlab.transforms.select import as_mask, mask_leaves
 
 Tree = Any
 

@@ -26,8 +26,8 @@ from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias
 from gradlab.core.rule import static
-from gradlab.core.schedule import Schedule
-from gradlab.core.transform import Transform, transform, values_at
+from gradlab.core.schedule import Schedule, evaluate
+from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.schedules.closed_form import closed_form, progress
 from gradlab.transforms.decay import with_weight_decay
@@ -117,7 +117,7 @@ def _scale_by_ademamix_update(grads, state, params=None, *, b1, b2, b3, alpha, e
         grads,
         [state.m1, state.m2, state.nu],
         count=count,
-        **values_at(state.count_m2, hyper),
+        **evaluate(hyper, state.count_m2),
     )
     count_m2 = optax.safe_increment(state.count_m2)
     return updates, contrib.ScaleByAdemamixState(count=count, count_m2=count_m2, m1=m1, m2=m2, nu=nu)

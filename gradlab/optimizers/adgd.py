@@ -23,12 +23,13 @@ import jax.numpy as jnp
 import optax
 
 from gradlab.core import check
-from gradlab.core.across import difference, ratio, real_dtype, root, squared_distance, sum_of_squares, vdot
+from gradlab.core.across import difference, squared_distance, sum_of_squares, vdot
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
+from gradlab.core.numerics import safe_quotient, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
-from gradlab.core.tree import copied, zeros_like
+from gradlab.core.tree import copied, real_dtype, zeros_like
 from gradlab.transforms.scaling import scale_by_learning_rate
 
 Tree = Any
@@ -71,15 +72,15 @@ def _remembering_rule(g, prev_g, prev_p, p, *, step):
 def _scale_by_adgd_update(grads, state, params=None, *, initial_step, **extra):
     del extra
     params = check.required_params("scale_by_adgd", params)
-    moved = root(squared_distance(params, state.prev_params))
-    bent = 2 * root(squared_distance(grads, state.prev_grads))
+    moved = safe_sqrt(squared_distance(params, state.prev_params))
+    bent = 2 * safe_sqrt(squared_distance(grads, state.prev_grads))
     informed = (moved > 0) & (bent > 0)
-    curvature = jnp.where(informed, ratio(moved, bent), jnp.inf)
+    curvature = jnp.where(informed, safe_quotient(moved, bent), jnp.inf)
     longest = jnp.where(state.count == 1, jnp.inf, jnp.sqrt(1 + state.growth) * state.step)
     step = jnp.minimum(longest, curvature)
     step = jnp.where(jnp.isfinite(step), step, state.step)
     step = jnp.where(state.count == 0, initial_step, step).astype(state.step.dtype)
-    growth = ratio(step, jnp.where(state.count == 0, step, state.step))
+    growth = safe_quotient(step, jnp.where(state.count == 0, step, state.step))
     slots = [state.prev_grads, state.prev_params]
     updates, prev_grads, prev_params = leafwise(_remembering_rule, grads, slots, params, step=step)
     return updates, ScaleByAdgdState(optax.safe_increment(state.count), prev_params, prev_grads, step, growth)
@@ -91,7 +92,9 @@ def _scale_by_barzilai_borwein_update(grads, state, params=None, *, initial_step
     moved = difference(params, state.prev_params)
     bent = difference(grads, state.prev_grads)
     across = vdot(moved, bent)
-    step = ratio(sum_of_squares(moved), across) if form == "long" else ratio(across, sum_of_squares(bent))
+    step = (
+        safe_quotient(sum_of_squares(moved), across) if form == "long" else safe_quotient(across, sum_of_squares(bent))
+    )
     step = jnp.where(across > 0, jnp.clip(step, min_step, max_step), state.step)
     step = jnp.where(state.count == 0, initial_step, step).astype(state.step.dtype)
     slots = [state.prev_grads, state.prev_params]

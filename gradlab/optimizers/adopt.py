@@ -24,8 +24,8 @@ from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, safe_sqrt
 from gradlab.core.rule import static
-from gradlab.core.schedule import make_schedule
-from gradlab.core.transform import Transform, transform, values_at
+from gradlab.core.schedule import evaluate, make_schedule
+from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import with_weight_decay
 
@@ -69,7 +69,7 @@ def _scale_by_adopt_update(grads, state, params=None, *, b1, b2, eps, nesterov, 
         [state.mu, state.nu],
         structure={"nesterov": nesterov},
         count=state.count,
-        **values_at(state.count, hyper),
+        **evaluate(hyper, state.count),
     )
     return updates, optax.ScaleByAdamState(count=optax.safe_increment(state.count), mu=mu, nu=nu)
 

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from optax.contrib import COCOBState
 
 from gradlab.core import check
-from gradlab.core.across import ratio, real_product
+from gradlab.core.across import real_product
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
+from gradlab.core.numerics import safe_quotient
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import copied, zeros_like
 from gradlab.transforms.decay import add_decayed_weights
@@ -41,7 +42,7 @@ def _cocob_rule(g, p0, grad_sum, scale, abs_sum, reward, p, *, alpha, eps):
     abs_sum = abs_sum.real + magnitude
     reward = jnp.maximum(reward.real - real_product(g, p - p0), 0)
     grad_sum = grad_sum - g
-    stake = ratio(scale + reward, scale * jnp.maximum(abs_sum + scale, alpha * scale))
+    stake = safe_quotient(scale + reward, scale * jnp.maximum(abs_sum + scale, alpha * scale))
     return p0 + stake * grad_sum - p, p0, grad_sum, scale, abs_sum, reward
 
 

@@ -19,14 +19,14 @@ import optax
 from optax.contrib import DAdaptAdamWState
 
 from gradlab.core import check
-from gradlab.core.across import ratio, real_dtype, real_product, root, sum_of_abs, total
+from gradlab.core.across import real_product, sum_of_abs, total
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq, debias
+from gradlab.core.numerics import abs_sq, debias, safe_quotient, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.schedule import evaluate
 from gradlab.core.transform import Transform, transform
-from gradlab.core.tree import require_same_structure, zeros_like
-from gradlab.transforms.route import masked_factor
+from gradlab.core.tree import real_dtype, require_same_structure, zeros_like
+from gradlab.transforms.select import masked_factor
 
 
 def _dadapt_adamw_init(params):
@@ -42,14 +42,14 @@ def _dadapt_adamw_init(params):
 
 
 def _alignment(g, grad_sum, exp_avg_sq, *, eps):
-    return real_product(g, ratio(grad_sum, root(exp_avg_sq) + eps))
+    return real_product(g, safe_quotient(grad_sum, safe_sqrt(exp_avg_sq) + eps))
 
 
 def _dadapt_adamw_rule(g, exp_avg, exp_avg_sq, grad_sum, p, *, dlr, b1, b2, sb2, eps, weight_decay, decayed):
     exp_avg = b1 * exp_avg + (1 - b1) * dlr * g
     exp_avg_sq = b2 * exp_avg_sq + (1 - b2) * abs_sq(g)
     grad_sum = sb2 * grad_sum + (1 - sb2) * dlr * g
-    update = -dlr * decayed * weight_decay * p - ratio(exp_avg, root(exp_avg_sq) + eps)
+    update = -dlr * decayed * weight_decay * p - safe_quotient(exp_avg, safe_sqrt(exp_avg_sq) + eps)
     return update, exp_avg, exp_avg_sq, grad_sum
 
 
@@ -80,7 +80,7 @@ def _dadapt_adamw_update(
         weight_decay=weight_decay,
         decayed=masked_factor(mask, params),
     )
-    d = jnp.maximum(d, ratio(numerator, (1 - sb2) * sum_of_abs(grad_sum)))
+    d = jnp.maximum(d, safe_quotient(numerator, (1 - sb2) * sum_of_abs(grad_sum)))
     dtype = state.estim_lr.dtype
     return updates, DAdaptAdamWState(exp_avg, exp_avg_sq, grad_sum, d.astype(dtype), numerator.astype(dtype), count)
 

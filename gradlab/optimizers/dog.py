@@ -23,14 +23,14 @@ from optax._src.transform import ScaleByDistanceOverGradientsState  # it has no 
 from optax.contrib import DoGState, DoWGState
 
 from gradlab.core import check
-from gradlab.core.across import ratio, real_dtype, root, squared_distance, sum_of_squares
+from gradlab.core.across import squared_distance, sum_of_squares
 from gradlab.core.compose import chain, identity
 from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import global_norm, norm
-from gradlab.core.numerics import abs_sq
+from gradlab.core.numerics import abs_sq, safe_quotient, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
-from gradlab.core.tree import copied
+from gradlab.core.tree import copied, real_dtype
 from gradlab.transforms.decay import add_decayed_weights
 from gradlab.transforms.scaling import scale_by_learning_rate
 
@@ -58,9 +58,9 @@ def _scaled_rule(g, *, factor):
 def _scale_by_dog_update(grads, state, params=None, *, eps, init_step, **extra):
     del extra
     params = check.required_params("scale_by_dog", params)
-    max_dist = jnp.maximum(state.max_dist, root(squared_distance(params, state.init_params)))
+    max_dist = jnp.maximum(state.max_dist, safe_sqrt(squared_distance(params, state.init_params)))
     sum_sq_norm_grads = state.sum_sq_norm_grads + sum_of_squares(grads)
-    factor = ratio(max_dist, root(sum_sq_norm_grads + eps))
+    factor = safe_quotient(max_dist, safe_sqrt(sum_sq_norm_grads + eps))
     if init_step is not None:
         factor = jnp.where(state.is_init_step, init_step, factor)
     (updates,) = leafwise(_scaled_rule, grads, factor=factor)
@@ -87,7 +87,7 @@ def _scale_by_dowg_update(grads, state, params=None, *, eps, **extra):
     params = check.required_params("scale_by_dowg", params)
     estim_sq_dist = jnp.maximum(state.estim_sq_dist, squared_distance(params, state.init_params))
     weighted_sq_norm_grads = state.weighted_sq_norm_grads + estim_sq_dist * sum_of_squares(grads)
-    factor = ratio(estim_sq_dist, root(weighted_sq_norm_grads) + eps)
+    factor = safe_quotient(estim_sq_dist, safe_sqrt(weighted_sq_norm_grads) + eps)
     (updates,) = leafwise(_scaled_rule, grads, factor=factor)
     dtype = state.estim_sq_dist.dtype
     return updates, DoWGState(state.init_params, weighted_sq_norm_grads.astype(dtype), estim_sq_dist.astype(dtype))
@@ -107,7 +107,7 @@ def _distance_over_gradients_init(params, *, reps_rel, param_dtype):
 def _distance_over_gradients_rule(g, max_dist, grad_sum_of_squares, init_params, p, *, eps, global_scale):
     max_dist = jnp.maximum(max_dist, norm(p - init_params))
     grad_sum_of_squares = grad_sum_of_squares + jnp.sum(abs_sq(g))
-    factor = global_scale * ratio(max_dist, root(grad_sum_of_squares[0] + eps))
+    factor = global_scale * safe_quotient(max_dist, safe_sqrt(grad_sum_of_squares[0] + eps))
     return factor * g, max_dist, grad_sum_of_squares, init_params
 
 

@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import optax
 
 from gradlab.core import check
-from gradlab.core.across import ratio, real_dtype, root, sum_of_squares, vdot
+from gradlab.core.across import sum_of_squares, vdot
 from gradlab.core.compose import identity
 from gradlab.core.leafwise import leafwise
+from gradlab.core.numerics import safe_quotient, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
-from gradlab.core.tree import zeros_like
+from gradlab.core.tree import real_dtype, zeros_like
 from gradlab.optimizers.per_weight import check_initial_rate
 
 Tree = Any
@@ -53,8 +54,8 @@ def _hypergradient_update(grads, state, params=None, *, inner, learning_rate, hy
     if form == "additive":
         rate = before + hyper_learning_rate * alignment
     else:
-        lengths = root(sum_of_squares(grads) * sum_of_squares(state.direction))
-        rate = before * (1 + hyper_learning_rate * ratio(alignment, lengths))
+        lengths = safe_sqrt(sum_of_squares(grads) * sum_of_squares(state.direction))
+        rate = before * (1 + hyper_learning_rate * safe_quotient(alignment, lengths))
     updates, inner_state = inner(grads, state.inner_state, params, **extra)
     updates, direction = leafwise(_remembering_rule, updates, [state.direction], rate=rate)
     count = optax.safe_increment(state.count)

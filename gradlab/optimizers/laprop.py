@@ -34,7 +34,7 @@ from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import scalars_like, zeros_like
 from gradlab.transforms.decay import DECAYS, check_decay
-from gradlab.transforms.route import as_mask, mask_leaves
+from gradlab.transforms.select import as_mask, mask_leaves
 
 Tree = Any
 

@@ -26,7 +26,7 @@ from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import scalars_like, zeros_like
 from gradlab.transforms.decay import with_weight_decay
 from gradlab.transforms.mars import BEFORE_FIRST, corrected_gradient
-from gradlab.transforms.route import as_mask, mask_leaves
+from gradlab.transforms.select import as_mask, mask_leaves
 
 Tree = Any
 

@@ -25,11 +25,12 @@ import optax
 from optax.contrib import MechanicState
 
 from gradlab.core import check
-from gradlab.core.across import difference, ratio, real_dtype, root, sum_of_squares, vdot
+from gradlab.core.across import difference, sum_of_squares, vdot
 from gradlab.core.leafwise import leafwise
+from gradlab.core.numerics import safe_quotient, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
-from gradlab.core.tree import copied, require_same_structure, zeros_like
+from gradlab.core.tree import copied, real_dtype, require_same_structure, zeros_like
 
 Tree = Any
 FORMS = ("optax", "paper")
@@ -64,17 +65,17 @@ def _tuned(r, m, v, s, h, *, s_init, eps, form):
     else:
         r, m = betas * r + jnp.clip(h, -m, m) * s, jnp.maximum(betas * m, jnp.abs(h) + eps)
     v = betas**2 * v + h**2
-    return r, m, v, ratio(s_init / r.size * m + jnp.maximum(r, 0), root(v) + eps)
+    return r, m, v, safe_quotient(s_init / r.size * m + jnp.maximum(r, 0), safe_sqrt(v) + eps)
 
 
 def _gain(grads, params, delta, *, total_scale, weight_decay, eps):
-    shrink = ratio(root(sum_of_squares(grads)), root(sum_of_squares(params)) + eps)
+    shrink = safe_quotient(safe_sqrt(sum_of_squares(grads)), safe_sqrt(sum_of_squares(params)) + eps)
     return vdot(grads, delta) + weight_decay * total_scale * shrink * vdot(params, delta)
 
 
 def _recomputed_rule(u, x0, p, *, first, divisor, total_scale):
     x0 = jnp.where(first, p, x0)
-    return x0 - total_scale * (ratio(x0 - p, divisor) - u) - p, x0
+    return x0 - total_scale * (safe_quotient(x0 - p, divisor) - u) - p, x0
 
 
 def _stored_rule(u, x0, delta, p, *, first, total_scale):
@@ -96,7 +97,7 @@ def _mechanize_update(grads, state, params=None, *, inner, weight_decay, eps, s_
     if form == "paper":
         h = _gain(grads, params, state.delta, eps=0.0, **hyper)
     else:
-        h = ratio(_gain(grads, params, difference(own.x0, params), eps=eps, **hyper), jnp.sum(s) + eps)
+        h = safe_quotient(_gain(grads, params, difference(own.x0, params), eps=eps, **hyper), jnp.sum(s) + eps)
     h = jnp.where(first, 0, h)
     r, m, v, new_s = _tuned(own.r, own.m, own.v, s, h, s_init=s_init, eps=eps, form=form)
 

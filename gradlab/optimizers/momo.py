@@ -27,13 +27,13 @@ import optax
 from optax.contrib import MomoAdamState, MomoState
 
 from gradlab.core import check
-from gradlab.core.across import ratio, real_dtype, real_product, root, sum_of_squares, total, vdot
+from gradlab.core.across import real_product, sum_of_squares, total, vdot
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq, debias
+from gradlab.core.numerics import abs_sq, debias, safe_quotient, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.schedule import evaluate
 from gradlab.core.transform import Transform, transform
-from gradlab.core.tree import require_same_structure, zeros_like
+from gradlab.core.tree import real_dtype, require_same_structure, zeros_like
 
 FORMS = ("optax", "paper")
 LEAST_SQUARE = float(jnp.finfo(float).eps)  # of an average that counts as more than rounding
@@ -126,7 +126,7 @@ def _moments_rule(g, exp_avg, exp_avg_sq, *, b1, b2):
 
 
 def _over_precond(exp_avg, exp_avg_sq, *, bc2, eps):
-    return ratio(exp_avg, root(exp_avg_sq / bc2) + eps)
+    return safe_quotient(exp_avg, safe_sqrt(exp_avg_sq / bc2) + eps)
 
 
 def _weighted_square(exp_avg, exp_avg_sq, *, bc2, eps):

@@ -19,7 +19,7 @@ import optax
 from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import global_norm
-from gradlab.core.numerics import quotient_or_zero
+from gradlab.core.numerics import safe_quotient
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import real_dtype, zeros_like
 from gradlab.core.update import readout_map, register_readout
@@ -50,7 +50,7 @@ def _ahead_rule(u, mu_before, mu, *, reach_before, reach):
 def _msam_update(grads, state, params=None, *, inner, rho, momentum, **extra):
     updates, opt_state = inner(grads, state.opt_state, params, **extra)
     _, mu = leafwise(_mu_rule, grads, [state.mu], momentum=momentum)
-    reach = quotient_or_zero(rho, global_norm(mu)).astype(state.reach.dtype)
+    reach = safe_quotient(rho, global_norm(mu)).astype(state.reach.dtype)
     updates, _ = leafwise(_ahead_rule, updates, [state.mu], mu, reach_before=state.reach, reach=reach)
     return updates, MsamState(reach, mu, opt_state)
 

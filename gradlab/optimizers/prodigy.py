@@ -22,14 +22,14 @@ import optax
 from optax.contrib import ProdigyState
 
 from gradlab.core import check
-from gradlab.core.across import ratio, real_dtype, real_product, root, sum_of_abs, total
+from gradlab.core.across import real_product, sum_of_abs, total
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq, debias
+from gradlab.core.numerics import abs_sq, debias, safe_quotient, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.schedule import evaluate
 from gradlab.core.transform import Transform, transform
-from gradlab.core.tree import copied, require_same_structure, zeros_like
-from gradlab.transforms.route import masked_factor
+from gradlab.core.tree import copied, real_dtype, require_same_structure, zeros_like
+from gradlab.transforms.select import masked_factor
 
 
 class BoundedProdigyState(NamedTuple):
@@ -64,7 +64,7 @@ def _grad_sum_rule(g, grad_sum, *, beta3, weight):
 def _prodigy_rule(g, exp_avg, exp_avg_sq, p, *, d, dlr, b1, b2, floor, weight_decay, decayed):
     exp_avg = b1 * exp_avg + (1 - b1) * d * g
     exp_avg_sq = b2 * exp_avg_sq + (1 - b2) * d**2 * abs_sq(g)
-    direction = ratio(exp_avg, root(exp_avg_sq) + floor)
+    direction = safe_quotient(exp_avg, safe_sqrt(exp_avg_sq) + floor)
     return -dlr * (direction + decayed * weight_decay * p), exp_avg, exp_avg_sq
 
 
@@ -101,7 +101,7 @@ def _prodigy_update(
     numerator = beta3 * own.numerator_weighted + d / estim_lr0 * dlr * total(_gain, grads, own.params0, params)
     weight = d / estim_lr0 * (d if safeguard_warmup else dlr)
     _, grad_sum = leafwise(_grad_sum_rule, grads, [own.grad_sum], beta3=beta3, weight=weight)
-    estimate = estim_lr_coef * ratio(numerator, sum_of_abs(grad_sum))
+    estimate = estim_lr_coef * safe_quotient(numerator, sum_of_abs(grad_sum))
     if growth_rate is None:
         new_d = jnp.maximum(d, estimate)
     else:

@@ -26,7 +26,7 @@ from optax.contrib import ScheduleFreeState
 
 from gradlab.core import check
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import quotient_or_zero
+from gradlab.core.numerics import safe_quotient
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, is_schedule, transform
 from gradlab.core.tree import copied, real_dtype
@@ -61,7 +61,7 @@ def averaging_weight(weight_sum: jax.Array, max_lr: jax.Array, power: Any, share
     moved = max_lr > 0
     weight = share * jnp.where(moved, jnp.where(moved, max_lr, 1) ** power, jnp.where(power > 0, 0.0, 1.0))
     weight_sum = weight_sum + weight.astype(weight_sum.dtype)
-    return quotient_or_zero(weight, weight_sum), weight_sum
+    return safe_quotient(weight, weight_sum), weight_sum
 
 
 def averaged_state(state: ScheduleFreeState, rate: Any, b1: Any, weight_lr_power: Any) -> tuple[Any, ScheduleFreeState]:

@@ -25,7 +25,7 @@ from gradlab.core import check
 from gradlab.core.compose import chain, empty_init
 from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import global_norm
-from gradlab.core.numerics import quotient_or_zero
+from gradlab.core.numerics import safe_quotient
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import copied, is_none
@@ -43,7 +43,7 @@ def _product_rule(g, *, factor):
 
 def _normalize_update(grads, state, params=None, **extra):
     del params, extra
-    (updates,) = leafwise(_product_rule, grads, factor=quotient_or_zero(1.0, global_norm(grads)))
+    (updates,) = leafwise(_product_rule, grads, factor=safe_quotient(1.0, global_norm(grads)))
     return updates, state
 
 
@@ -71,7 +71,7 @@ def _normalize_adaptively_update(grads, state, params=None, *, eta, **extra):
     params = check.required_params("asam", params)
     (weighed,) = leafwise(_weighed_rule, grads, params=params, eta=eta)
     (updates,) = leafwise(
-        _adaptive_rule, weighed, params=params, eta=eta, factor=quotient_or_zero(1.0, global_norm(weighed))
+        _adaptive_rule, weighed, params=params, eta=eta, factor=safe_quotient(1.0, global_norm(weighed))
     )
     return updates, state
 

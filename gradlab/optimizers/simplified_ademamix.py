@@ -18,7 +18,8 @@ from optax import contrib
 from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias
-from gradlab.core.transform import Transform, transform, values_at
+from gradlab.core.schedule import evaluate
+from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import with_weight_decay
 
@@ -39,7 +40,7 @@ def _scale_by_simplified_ademamix_update(grads, state, params=None, *, b1, b2, a
     del params, extra
     hyper = {"b1": b1, "b2": b2, "alpha": alpha, "eps": eps, "eps_root": eps_root}
     t = optax.safe_increment(state.t)
-    updates, m, n = leafwise(_simplified_ademamix_rule, grads, [state.m, state.n], count=t, **values_at(state.t, hyper))
+    updates, m, n = leafwise(_simplified_ademamix_rule, grads, [state.m, state.n], count=t, **evaluate(hyper, state.t))
     return updates, contrib.ScaleBySimplifiedAdEMAMixState(t=t, m=m, n=n)
 
 

@@ -26,8 +26,8 @@ from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import check_decay
-from gradlab.transforms.route import as_mask, mask_leaves
 from gradlab.transforms.scaling import scale_by_learning_rate
+from gradlab.transforms.select import as_mask, mask_leaves
 
 
 def _stable_adamw_init(params, *, mu_dtype):

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from gradlab.core import check
-from gradlab.core.transform import adopt
+from gradlab.core.transform import from_optax
 from gradlab.core.update import eval_params
 from gradlab.tasks.task import Task
 from gradlab.training.batches import check_batches, num_examples
@@ -103,7 +103,7 @@ def fit(
     (100, 'steps', True)
     """
     began = time.perf_counter()
-    tx = adopt(tx)
+    tx = from_optax(tx)
     batch_size, sampling = check_batches(task.train, batch_size, sampling, accumulate)
     steps = resolve_steps(steps, epochs, num_examples(task.train), batch_size)
     segment = resolve_segment(eval_every, steps)

@@ -10,7 +10,7 @@ from flax.nnx.training.optimizer import to_opt_state
 from flax.training import train_state
 
 from gradlab.core.compose import identity
-from gradlab.core.transform import adopt
+from gradlab.core.transform import from_optax
 from gradlab.core.update import apply_updates, eval_params
 
 
@@ -43,7 +43,7 @@ class TrainState(train_state.TrainState):
     @classmethod
     def create(cls, *, apply_fn: Any, params: Any, tx: optax.GradientTransformation, **kwargs: Any) -> "TrainState":
         """A state at step 0; any Optax transform is adopted."""
-        tx = adopt(tx)
+        tx = from_optax(tx)
         return cls(step=0, apply_fn=apply_fn, params=params, tx=tx, opt_state=tx.init(params), **kwargs)
 
     @property
@@ -68,7 +68,7 @@ class NNXOptimizer(nnx.Optimizer):
     """
 
     def __init__(self, model: nnx.Module, tx: optax.GradientTransformation, *, wrt: Any):
-        tx = adopt(tx)
+        tx = from_optax(tx)
         super().__init__(model, identity(), wrt=wrt)
         self.tx = nnx.data(jax.tree.map(jnp.asarray, tx))
         self.opt_state = nnx.data(to_opt_state(tx.init(nnx.state(model, wrt))))

@@ -44,16 +44,9 @@ from gradlab.transforms.norms import (
 from gradlab.transforms.parallel import graft, parallel
 from gradlab.transforms.per_example import clipped_grad_sum, per_example_global_norm_clip, per_example_layer_norm_clip
 from gradlab.transforms.plateau import reduce_on_plateau
-from gradlab.transforms.route import (
-    by_path,
-    freeze,
-    masked,
-    multi_transform,
-    partition,
-    selective_transform,
-    set_to_zero,
-)
+from gradlab.transforms.route import freeze, masked, multi_transform, partition, selective_transform, set_to_zero
 from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
+from gradlab.transforms.select import by_path
 from gradlab.transforms.skip import skip_spikes
 from gradlab.transforms.spikes import adagc, zclip
 from gradlab.transforms.stateless import stateless, stateless_with_tree_map, with_extra_args_support

@@ -24,7 +24,7 @@ import optax
 
 from gradlab.core import check
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import quotient_or_zero
+from gradlab.core.numerics import safe_quotient
 from gradlab.core.rule import Rule, static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import copied, is_none, real_dtype, require_same_structure
@@ -70,7 +70,7 @@ def _mean_rule(u, mean, p, *, part):
 def _average(stage, updates, state, params, count, kept, gained):
     params = check.required_params(stage, params)
     weight = (kept * state.weight + gained).astype(state.weight.dtype)
-    _, mean = leafwise(_mean_rule, updates, [state.mean], params, part=quotient_or_zero(gained, weight))
+    _, mean = leafwise(_mean_rule, updates, [state.mean], params, part=safe_quotient(gained, weight))
     return updates, AverageState(count, weight, mean)
 
 

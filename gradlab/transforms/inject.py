@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from gradlab.core import check
 from gradlab.core.rule import Rule, static
 from gradlab.core.schedule import as_leaf
-from gradlab.core.transform import Transform, adopt, is_schedule, is_transform, transform
+from gradlab.core.transform import Transform, from_optax, is_schedule, is_transform, transform
 
 Tree = Any
 
@@ -74,7 +74,7 @@ def inject_hyperparams(
         stateful = {name: bound.arguments[name] for name in names if _is_stateful(bound.arguments[name])}
         values = {name: as_leaf(name, bound.arguments[name]) for name in names if name not in stateful}
         if not _is_own(_build(inner_factory, structure, {**_evaluate(values, 0), **dict.fromkeys(stateful, 0.0)})):
-            return adopt(optax.inject_hyperparams(inner_factory, static_args, hyperparam_dtype)(*args, **kwargs))
+            return from_optax(optax.inject_hyperparams(inner_factory, static_args, hyperparam_dtype)(*args, **kwargs))
         schedules = {name: value for name, value in values.items() if _has_schedule(value)}
         numbers = {name: value for name, value in values.items() if name not in schedules}
         shared = {

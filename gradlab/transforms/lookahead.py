@@ -24,7 +24,7 @@ from optax import LookaheadParams, LookaheadState
 from gradlab.core import check
 from gradlab.core.compose import identity
 from gradlab.core.leafwise import leafwise
-from gradlab.core.transform import Transform, adopt, transform
+from gradlab.core.transform import Transform, from_optax, transform
 from gradlab.core.tree import copied, zeros_like
 from gradlab.core.update import readout_map, register_readout
 
@@ -50,7 +50,7 @@ class SnooState(NamedTuple):
 
 def initializer(tx: optax.GradientTransformation) -> Transform:
     """A transform whose update is the init of ``tx``: for wrappers that start an inner optimizer anew."""
-    return Transform(identity().init, adopt(tx).init)
+    return Transform(identity().init, from_optax(tx).init)
 
 
 def restarted(state: Tree, init: Any, params: Tree, restart: jax.Array) -> Tree:

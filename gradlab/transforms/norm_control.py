@@ -20,6 +20,7 @@ from gradlab.core import check
 from gradlab.core.compose import empty_init
 from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import norm
+from gradlab.core.numerics import safe_quotient
 from gradlab.core.transform import Transform, transform
 
 
@@ -95,14 +96,8 @@ def radial_brake(brake: Any = 0.5) -> Transform:
     return transform(empty_init, _radial_brake_update, brake=brake)
 
 
-def _ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
-    """``top / bottom``, and zero where ``bottom`` is."""
-    positive = bottom > 0
-    return jnp.where(positive, top / jnp.where(positive, bottom, 1), 0)
-
-
 def _relative_rule(u, p):
-    return (u * _ratio(norm(p), norm(u)),)
+    return (u * safe_quotient(norm(p), norm(u)),)
 
 
 def _relative_updates_update(updates, state, params=None, **extra):
@@ -112,7 +107,7 @@ def _relative_updates_update(updates, state, params=None, **extra):
 
 
 def _floor_rule(u, p, *, ratio):
-    return (u * jnp.maximum(_ratio(ratio * norm(p), norm(u)), 1),)
+    return (u * jnp.maximum(safe_quotient(ratio * norm(p), norm(u)), 1),)
 
 
 def _floor_updates_update(updates, state, params=None, *, ratio, **extra):
@@ -139,7 +134,7 @@ def _radius_of(p: Any) -> jax.Array:
 
 def _hyperball_rule(d, radius, p):
     new = p + d
-    return new * _ratio(radius, norm(new)) - p, radius
+    return new * safe_quotient(radius, norm(new)) - p, radius
 
 
 def _hyperball_update(updates, state, params=None, **extra):
@@ -153,7 +148,7 @@ def _radial_brake_rule(d, p, *, brake):
     new = p + d
     before, after = norm(p), norm(new)
     growth = jnp.maximum(after - before, 0)
-    return (jnp.where(growth > 0, new * _ratio(after - (1 - brake) * growth, after) - p, d),)
+    return (jnp.where(growth > 0, new * safe_quotient(after - (1 - brake) * growth, after) - p, d),)
 
 
 def _radial_brake_update(updates, state, params=None, *, brake, **extra):

@@ -18,9 +18,9 @@ import optax
 from optax.contrib import ReduceLROnPlateauState
 
 from gradlab.core import check
-from gradlab.core.across import real_dtype
 from gradlab.core.leafwise import leafwise
 from gradlab.core.transform import Transform, transform
+from gradlab.core.tree import real_dtype
 
 
 def reduce_on_plateau(

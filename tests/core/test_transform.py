@@ -16,7 +16,7 @@ from flax import serialization
 
 import gradlab
 from gradlab.core.rule import Static, static
-from gradlab.core.transform import ScheduledState, adopt, transform
+from gradlab.core.transform import ScheduledState, from_optax, transform
 from gradlab.transforms.scaling import scale
 
 PARAMS = {"w": jnp.array([1.0, -2.0]), "b": None}
@@ -113,13 +113,13 @@ def test_a_schedule_in_a_tree_of_values_is_read_too():
 
 
 def test_adopted_transforms_keep_their_numbers_and_take_extra_arguments():
-    adopted = adopt(optax.adam(0.1))
+    adopted = from_optax(optax.adam(0.1))
     assert jax.tree.leaves(adopted) == []
     ours, _ = adopted.update(PARAMS, adopted.init(PARAMS), PARAMS, value=jnp.array(1.0))
     theirs, _ = optax.adam(0.1).update(PARAMS, optax.adam(0.1).init(PARAMS), PARAMS)
     chex.assert_trees_all_close(ours, theirs, rtol=1e-12)
     own = scale(2.0)
-    assert adopt(own).init is own.init and adopt(own).update is own.update
+    assert from_optax(own).init is own.init and from_optax(own).update is own.update
 
 
 @pytest.mark.parametrize("bad", [optax.adam, 0.1, (1, 2)])

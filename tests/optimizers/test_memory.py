@@ -16,7 +16,7 @@ from gradlab.optimizers.adam_mini import adam_mini, adam_mini_blocks, scale_by_a
 from gradlab.optimizers.came import came
 from gradlab.optimizers.madgrad import madgrad, scale_by_madgrad
 from gradlab.optimizers.sm3 import scale_by_sm3, sm3
-from gradlab.transforms.route import by_path
+from gradlab.transforms.select import by_path
 from tests.oracles import memory_family as oracle
 from tests.trajectories import flat, run
 

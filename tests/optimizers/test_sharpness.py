@@ -64,7 +64,7 @@ def test_the_opaque_mode_is_optaxs(period, reset_state):
     options = (period, reset_state, True)
     function, steps = jax.tree_util.Partial(grad_fn), jnp.arange(20)
     ours = descend(sam(gradlab.adam(LR), ascent(gradlab), *options), PARAMS, steps, grad_fn=function)
-    optaxs = gradlab.adopt(optax.contrib.sam(optax.adam(LR), ascent(optax), *options))
+    optaxs = gradlab.from_optax(optax.contrib.sam(optax.adam(LR), ascent(optax), *options))
     chex.assert_trees_all_close(ours, descend(optaxs, PARAMS, steps, grad_fn=function), rtol=1e-10, atol=1e-13)
 
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from gradlab.core.transform import adopt
+from gradlab.core.transform import from_optax
 from gradlab.optimizers.hessian_diagonal import gauss_newton_bartlett, hutchinson_estimator_diag_hessian
 from gradlab.optimizers.sophia import scale_by_sophia, sophia
 from tests.losses import SIZE, minimise, quartic, quartic_gradient, quartic_hessian
@@ -49,7 +49,7 @@ def test_the_keys_are_those_of_optax_and_an_estimator_of_optax_may_take_the_plac
 
 def diagonal_of(h):
     """An estimator that is exact: for the oracle, which draws no signs."""
-    return adopt(optax.stateless(lambda updates, params: h(params)))
+    return from_optax(optax.stateless(lambda updates, params: h(params)))
 
 
 def exact_diagonal(params):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradlab.core.transform import adopt
+from gradlab.core.transform import from_optax
 
 STEPS = 50
 SHAPES = {"kernel": (3, 2), "bias": (2,), "scale": ()}
@@ -34,7 +34,7 @@ def by_transform(tx: Any, readout: Callable[[Any, Any], Any] = _params) -> tuple
 
     Returns all iterates, ``(STEPS, *shape)`` for each leaf (or what ``readout`` makes of them), and the last state.
     """
-    return _scan(adopt(tx), jax.tree.map(jnp.asarray, PARAMS), readout)
+    return _scan(from_optax(tx), jax.tree.map(jnp.asarray, PARAMS), readout)
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -9,7 +9,8 @@ import pytest
 from flax.core import FrozenDict
 
 import gradlab
-from gradlab.transforms.route import by_path, freeze, mask_leaves, masked, partition, selective_transform, set_to_zero
+from gradlab.transforms.route import freeze, masked, partition, selective_transform, set_to_zero
+from gradlab.transforms.select import by_path, mask_leaves
 
 PARAMS = {
     "embed": {"table": jnp.array([[1.0, 2.0], [3.0, 4.0]])},
