@@ -93,6 +93,7 @@ def partition(
     Raises:
       ValueError: a parameter's label has no transform; the message names path and label.
 
+    >>> from gradlab.transforms.select import by_path
     >>> tx = partition({'slow': optax.scale(-0.1), 'fast': optax.scale(-1.0)}, by_path(('w', 'slow'), ('.', 'fast')))
     >>> grads = {'w': jnp.ones(1), 'b': jnp.ones(1)}
     >>> updates, _ = tx.update(grads, tx.init(grads))
