@@ -16,10 +16,13 @@ from gradlab.bench.programs import planned_bytes
 from gradlab.bench.rows import Case, Samples
 from gradlab.bench.trees import Shapes, normal, structs
 from gradlab.core.update import apply_updates
-from gradlab.optimizers import REGISTRY
+from gradlab.optimizers import REGISTRY, adamw
+from gradlab.transforms import multi_steps
 
 GOALS = {"step-of": 1.05, "trace-of": 0.6}  # largest ratio gradlab / optax
+BYTES_GOALS = {"multi_steps": 0.99}
 LEARNING_RATE = 1e-3
+ACCUMULATED = 4  # mini-steps to a step
 NEEDS_A_FUNCTION = {"lbfgs", "sophia"}  # their step evaluates the loss, whose cost is not theirs
 
 
@@ -29,23 +32,29 @@ def counterpart(name: str) -> Callable | None:
 
 
 def registry_cases(shapes: Shapes) -> list[Case]:
-    """Three rows for each optimizer that both libraries have."""
+    """Three rows for each optimizer that both libraries have, and for accumulation around AdamW."""
     names = [name for name in REGISTRY if counterpart(name) and name not in NEEDS_A_FUNCTION]
-    return [case for name in names for case in _cases_of(name, shapes)]
+    makers = {name: {"gradlab": _maker(REGISTRY[name]), "optax": _maker(counterpart(name))} for name in names}
+    makers["multi_steps"] = {"gradlab": _accumulating, "optax": _accumulating_in_optax}
+    return [case for name, pair in makers.items() for case in _cases_of(name, pair, shapes)]
 
 
-def _cases_of(name: str, shapes: Shapes) -> Iterator[Case]:
-    of = functools.partial(functools.partial, shapes=shapes, makers=_makers(name))
+def _accumulating() -> optax.GradientTransformation:
+    return multi_steps(adamw(LEARNING_RATE), ACCUMULATED)
+
+
+def _accumulating_in_optax() -> optax.GradientTransformation:
+    return optax.MultiSteps(optax.adamw(LEARNING_RATE), ACCUMULATED).gradient_transformation()
+
+
+def _cases_of(name: str, makers: dict[str, Callable], shapes: Shapes) -> Iterator[Case]:
+    of = functools.partial(functools.partial, shapes=shapes, makers=makers)
     where = f"148 leaves of width 64: {name}" if len(jax.tree.leaves(structs(shapes))) == 148 else name
     yield Case(f"step-of/{name}", f"jitted and donated step, {where}", "s", of(_time_step), GOALS["step-of"])
     yield Case(
         f"trace-of/{name}", f"trace of it, jax's caches empty, {where}", "s", of(_time_trace), GOALS["trace-of"], 7
     )
-    yield Case(f"bytes-of/{name}", f"memory of it, {where}", "bytes", of(_count_bytes))
-
-
-def _makers(name: str) -> dict[str, Callable[[], optax.GradientTransformation]]:
-    return {"gradlab": _maker(REGISTRY[name]), "optax": _maker(counterpart(name))}
+    yield Case(f"bytes-of/{name}", f"memory of it, {where}", "bytes", of(_count_bytes), BYTES_GOALS.get(name))
 
 
 def _maker(factory: Callable) -> Callable[[], optax.GradientTransformation]:
