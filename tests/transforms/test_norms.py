@@ -31,7 +31,7 @@ def _apply(tx, grads, params=None):
 
 OPTAX = [
     (scale_by_trust_ratio(), optax.scale_by_trust_ratio()),
-    (scale_by_trust_ratio(2.0, 0.5, 0.1), optax.scale_by_trust_ratio(2.0, 0.5, 0.1)),
+    (scale_by_trust_ratio(5.0, 0.5, 0.1), optax.scale_by_trust_ratio(5.0, 0.5, 0.1)),
     (scale_by_trust_ratio(None, 0.5, None), optax.scale_by_trust_ratio(0.0, 0.5, 0.0)),
     (scale_by_param_block_norm(2.0), optax.scale_by_param_block_norm(2.0)),
     (scale_by_param_block_rms(0.9), optax.scale_by_param_block_rms(0.9)),
