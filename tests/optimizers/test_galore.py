@@ -18,7 +18,7 @@ from tests.trajectories import run
 
 LR = 0.05
 STEPS = 50
-SHAPES = {"bias": (4,), "conv": (2, 3, 4), "tall": (6, 4), "wide": (3, 5)}
+SHAPES = {"bias": (4,), "conv": (2, 3, 4), "square": (3, 3), "tall": (6, 4), "wide": (3, 5)}
 
 
 def tree(seed, *rows):
@@ -27,7 +27,7 @@ def tree(seed, *rows):
 
 
 PARAMS, GRADS = tree(0), tree(1, STEPS)
-HEADS = {"bias": None, "conv": Numbers(1, (0, 2)), "tall": Numbers(1, 0), "wide": None}
+HEADS = {"bias": None, "conv": Numbers(1, (0, 2)), "square": Numbers(), "tall": Numbers(1, 0), "wide": None}
 OPTAX_MODES = [
     {"rank": 2, "update_proj_gap": 7},
     {"rank": 2, "update_proj_gap": 7, "scale": 0.25, "weight_decay": 0.1, "weight_dimension_numbers": HEADS},
