@@ -126,7 +126,17 @@ def test_the_scaling_of_polyaks_step_multiplies_where_optax_divides():
     assert step(optax.polyak_sgd) == pytest.approx(-(1 / 0.5) * 2.5 / 25 * 3.0)
 
 
-def test_a_rate_of_momo_with_decay_and_the_authors_form_agree_without_one():
+def test_the_second_step_of_adgd_knows_the_curvature_whatever_the_first_was():
+    """Half its inverse, on a quadratic; the bound by the last step begins with the third."""
+    params, tx = jnp.array([1.0, -2.0]), adgd(initial_step=1e-6)
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = tx.update(2 * params, state, params)
+        params = params + updates
+    assert state[0].step == pytest.approx(1 / (2 * 2))
+
+
+def test_the_two_forms_of_momos_decay_agree_without_one():
     same(walked(momo, PARAMS, GRADS, form="paper"), walked(momo, PARAMS, GRADS))
 
 

@@ -15,7 +15,9 @@ MODES = [
     {},
     {"patience": 3, "factor": 0.5},
     {"patience": 2, "cooldown": 5, "factor": 0.7, "min_scale": 0.1},
-    {"patience": 2, "accumulation_size": 4, "rtol": 0.0, "atol": 0.01},
+    {"patience": 1, "cooldown": 9},
+    {"patience": 3, "rtol": 0.0, "atol": 0.1},
+    {"patience": 2, "accumulation_size": 4},
 ]
 
 
