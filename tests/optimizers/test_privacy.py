@@ -43,7 +43,8 @@ def test_positions_and_states_are_those_of_optax(more):
 def draws(tx, count, grads=ONE_BATCH):
     keys = jax.vmap(jax.random.key_data)(jax.random.split(jax.random.key(9), count))
     state = tx.init(grads)
-    return jax.vmap(lambda key: tx.update(grads, state._replace(rng_key=key))[0])(keys)
+    draw = lambda key: tx.update(grads, state._replace(rng_key=key))[0]
+    return jax.jit(jax.vmap(draw))(keys)
 
 
 def test_the_noise_has_the_deviation_of_the_mechanism_and_no_mean():
@@ -110,7 +111,8 @@ def test_every_step_and_every_leaf_has_noise_of_its_own():
 def test_lanes_draw_noise_of_their_own():
     lanes = gradlab.population(dpsgd, learning_rate=0.1, l2_norm_clip=1.0, noise_multiplier=1.0, seed=np.arange(3.0))
     states = jax.vmap(lambda tx: tx.init(PARAMS))(lanes)
-    updates = jax.vmap(lambda tx, state: tx.update(ONE_BATCH, state, PARAMS)[0])(lanes, states)
+    step = jax.jit(jax.vmap(lambda tx, state: tx.update(ONE_BATCH, state, PARAMS)[0]))
+    updates = step(lanes, states)
     alone, _ = trajectory(dpsgd(0.1, 1.0, 1.0, seed=1))
     rows = flat(updates, rows=3)
     np.testing.assert_allclose(rows[1], alone[0] - flat(PARAMS), rtol=1e-10, atol=1e-13)

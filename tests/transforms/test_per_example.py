@@ -133,9 +133,9 @@ def test_with_noise_it_is_dpsgd():
     mean = jax.tree.map(lambda total: total / N, clipped_grad_sum(logistic, PARAMS, BATCH, clip, 4)[0])
     keys = jax.vmap(jax.random.key_data)(jax.random.split(jax.random.key(1), draws))
     noise = gradlab.add_noise(eta=(multiplier * clip / N) ** 2, gamma=0.0, key=0)
-    by_sum = jax.vmap(lambda key: noise.update(mean, noise.init(PARAMS)._replace(rng_key=key))[0])(keys)
+    by_sum = jax.jit(jax.vmap(lambda key: noise.update(mean, noise.init(PARAMS)._replace(rng_key=key))[0]))(keys)
     whole = gradlab.differentially_private_aggregate(clip, multiplier, key=0)
-    at_once = jax.vmap(lambda key: whole.update(grads, whole.init(PARAMS)._replace(rng_key=key))[0])(keys)
+    at_once = jax.jit(jax.vmap(lambda key: whole.update(grads, whole.init(PARAMS)._replace(rng_key=key))[0]))(keys)
     for updates in (flat(by_sum, rows=draws), flat(at_once, rows=draws)):
         error = multiplier * clip / N / np.sqrt(draws)
         assert np.max(np.abs(updates.mean(0) - flat(mean))) < 4.5 * error
