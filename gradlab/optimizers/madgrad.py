@@ -39,18 +39,12 @@ def _scale_by_madgrad_init(params):
     )
 
 
-def _cube_root(x):
-    """The cube root of what is not negative, with derivative zero at zero."""
-    positive = x > 0
-    return jnp.where(positive, jnp.cbrt(jnp.where(positive, x, 1)), 0)
-
-
 def _madgrad_rule(g, grad_sum_sq, s, x0, p, *, count, learning_rate, momentum, eps):
     weight = (learning_rate + eps) * jnp.sqrt(count)
     grad_sum_sq = jnp.real(grad_sum_sq) + weight * abs_sq(g)
     s = s + weight * g
-    divisor = _cube_root(grad_sum_sq) + eps
-    z = x0 - jnp.where(divisor > 0, s / jnp.where(divisor > 0, divisor, 1), 0)
+    seen = grad_sum_sq > 0  # before the first gradient s is zero, and the cube root has no derivative
+    z = x0 - jnp.where(seen, s / (jnp.cbrt(jnp.where(seen, grad_sum_sq, 1)) + eps), 0)
     return (1 - momentum) * (z - p), grad_sum_sq, s, x0
 
 

@@ -49,25 +49,21 @@ class _Layout(NamedTuple):
         groups = {}
         for like, leaf in zip(self.leaves, leaves, strict=True):
             if like is not None:
-                leaf = jnp.zeros(like.shape, like.dtype) if leaf is None else leaf
-                groups.setdefault(like.dtype.name, []).append(jnp.ravel(leaf))
+                leaf = jnp.zeros(like.shape, like.dtype) if leaf is None else jnp.asarray(leaf)
+                groups.setdefault(like.dtype.name, []).append(jax.lax.reshape(leaf, (like.size,)))
         vectors = {name: jnp.concatenate(parts) for name, parts in groups.items()}
         return next(iter(vectors.values())) if len(vectors) == 1 else vectors
 
     def split(self, vectors: Any) -> list[Any]:
         """The leaves that `join` put together."""
-        names = {like.dtype.name for like in self.leaves if like is not None}
-        vectors = vectors if len(names) > 1 else dict.fromkeys(names, vectors)
-        start, leaves = dict.fromkeys(names, 0), []
+        sizes = {}
         for like in self.leaves:
-            if like is None:
-                leaves.append(None)
-                continue
-            name = like.dtype.name
-            stop = start[name] + like.size
-            leaves.append(jnp.reshape(jax.lax.slice(vectors[name], (start[name],), (stop,)), like.shape))
-            start[name] = stop
-        return leaves
+            if like is not None:
+                sizes.setdefault(like.dtype.name, []).append(like.size)
+        vectors = vectors if len(sizes) > 1 else dict.fromkeys(sizes, vectors)
+        parts = {name: iter(jax.lax.split(vectors[name], sizes[name])) for name in sizes}
+        cut = lambda like: jax.lax.reshape(next(parts[like.dtype.name]), like.shape)
+        return [None if like is None else cut(like) for like in self.leaves]
 
     def tree(self, vectors: Any) -> Tree:
         return jax.tree.unflatten(self.treedef, self.split(vectors))
