@@ -43,7 +43,7 @@ ORACLES = [
 ]
 
 
-@pytest.mark.parametrize(("make", "mode"), ORACLES, ids=str)
+@pytest.mark.parametrize(("make", "mode"), ORACLES, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_positions_are_those_of_the_papers(make, mode):
     positions, _ = run(make(LR, **mode), mixed_tree(), mixed_grads())
     expected = getattr(oracle, make.__name__)(*given(), LR, **mode)

@@ -48,7 +48,7 @@ ORACLES = [
 ]
 
 
-@pytest.mark.parametrize(("make", "mode"), ORACLES, ids=str)
+@pytest.mark.parametrize(("make", "mode"), ORACLES, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_positions_are_those_of_the_papers(make, mode):
     positions, _ = run(make(LR, **mode), mixed_tree(), mixed_grads())
     expected = by_tensor(getattr(oracle, make.__name__), LR, **mode)

@@ -154,7 +154,7 @@ ADOPT_MODES = [
 ]
 
 
-@pytest.mark.parametrize("mode", ADOPT_MODES, ids=str)
+@pytest.mark.parametrize("mode", ADOPT_MODES, ids=lambda mode: "-".join(mode) or "defaults")
 def test_adopt_is_the_papers(mode):
     ours = dict(mode)
     if "clip" in ours:
