@@ -5,7 +5,7 @@ and ``$`` where a part of the path must not match.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -70,10 +70,20 @@ def _masked_update(grads, state, params=None, *, inner, mask, mask_compatible_ex
         name: _select(mask, value) if same[name] and (mask_compatible_extra_args or name == "grad") else value
         for name, value in extra.items()
     }
+    if params is not None and "value_fn" in extra:
+        extra["value_fn"] = _of_selected(extra["value_fn"], mask, params)
     selected_params = None if params is None else _select(mask, params)
     updates, inner_state = inner(_select(mask, grads), state.inner_state, selected_params, **extra)
-    merged = jax.tree.map(lambda keep, new, old: new if keep else old, mask, updates, grads)
-    return merged, optax.MaskedState(inner_state=inner_state)
+    return _merge(mask, updates, grads), optax.MaskedState(inner_state=inner_state)
+
+
+def _merge(mask: Tree, selected: Tree, others: Tree) -> Tree:
+    return jax.tree.map(lambda keep, new, old: new if keep else old, mask, selected, others)
+
+
+def _of_selected(value_fn: Callable, mask: Tree, params: Tree) -> Callable:
+    """The loss as a function of the selected parameters alone."""
+    return lambda selected: value_fn(_merge(mask, selected, params))
 
 
 def partition(

@@ -97,7 +97,9 @@ def test_positions_and_states_are_those_of_optax(make, mode):
     chex.assert_trees_all_equal_dtypes(ours[1], expected[1])
 
 
-@pytest.mark.parametrize("mode", [{"learning_rate": 0.1}, {"learning_rate": falling, "min_norm": 2.0}], ids=str)
+@pytest.mark.parametrize(
+    "mode", [{"learning_rate": 0.1}, {"learning_rate": falling, "min_norm": 2.0}], ids=["constant", "falling"]
+)
 def test_fromage_moves_as_optaxs(mode):
     """Its state is two empty ones, Optax's three."""
     ours, _ = run(fromage(**mode), mixed_tree(), mixed_grads())

@@ -283,3 +283,12 @@ def test_mask_leaves_says_of_each_leaf_whether_it_is_selected():
     assert mask_leaves(lambda params: False, tree)["body"]["kernel"] is False
     with pytest.raises(ValueError, match="no prefix of the parameters"):
         mask_leaves({"body": True}, tree)
+
+
+def test_the_loss_inside_of_a_mask_is_one_of_the_selected_parameters():
+    loss = lambda params: jnp.sum((params["w"] - params["b"]) ** 2) + jnp.sum(params["b"] ** 4)
+    params = {"w": jnp.array([3.0, -1.0]), "b": jnp.array([1.0, 2.0])}
+    tx = masked(gradlab.newton(), "w")
+    updates, _ = tx.update(jax.grad(loss)(params), tx.init(params), params, value_fn=loss)
+    chex.assert_trees_all_close(params["w"] + updates["w"], params["b"], rtol=1e-12)  # the quadratic in w, solved
+    chex.assert_trees_all_equal(updates["b"], jax.grad(loss)(params)["b"])
