@@ -63,33 +63,16 @@ def inject_hyperparams(
     signature = inspect.signature(inner_factory)
     for name in sorted(static_args - set(signature.parameters)):
         hint = check.suggestion(name, signature.parameters)
-        raise ValueError(f"static_args: {inner_factory.__name__} has no argument {name!r}{hint}")
+        raise ValueError(f"static_args: the factory has no argument {name!r}{hint}")
 
     @functools.wraps(inner_factory)
     def make(*args, **kwargs):
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        names = _hyperparameters(inner_factory, bound.arguments, static_args)
-        structure = {name: value for name, value in bound.arguments.items() if name not in names}
-        stateful = {name: bound.arguments[name] for name in names if _is_stateful(bound.arguments[name])}
-        values = {name: as_leaf(name, bound.arguments[name]) for name in names if name not in stateful}
-        if not _is_own(_build(inner_factory, structure, {**_evaluate(values, 0), **dict.fromkeys(stateful, 0.0)})):
+        tx = _with_own_state(inner_factory, bound.arguments, static_args, hyperparam_dtype)
+        if tx is None:
             return from_optax(optax.inject_hyperparams(inner_factory, static_args, hyperparam_dtype)(*args, **kwargs))
-        schedules = {name: value for name, value in values.items() if _has_schedule(value)}
-        numbers = {name: value for name, value in values.items() if name not in schedules}
-        shared = {
-            "factory": static({"factory": inner_factory, "structure": structure}),
-            "stateful": static(stateful),
-            "hyperparam_dtype": static(hyperparam_dtype),
-            "schedules": schedules,
-        }
-        return transform(
-            _inject_hyperparams_init,
-            _inject_hyperparams_update,
-            at_init={**shared, **numbers},
-            evaluate_schedules=False,
-            **shared,
-        )
+        return tx
 
     return make
 
@@ -106,6 +89,33 @@ def inject_stateful_hyperparams(
     0.5
     """
     return inject_hyperparams(inner_factory, static_args, hyperparam_dtype)
+
+
+def _with_own_state(
+    factory: Callable, arguments: dict[str, Any], static_args: set[str], hyperparam_dtype: Any
+) -> Transform | None:
+    """The transform that keeps its hyperparameters in the state; None if the factory makes no gradlab optimizer."""
+    names = _hyperparameters(factory, arguments, static_args)
+    structure = {name: value for name, value in arguments.items() if name not in names}
+    stateful = {name: arguments[name] for name in names if _is_stateful(arguments[name])}
+    values = {name: as_leaf(name, arguments[name]) for name in names if name not in stateful}
+    if not _is_own(_build(factory, structure, {**_evaluate(values, 0), **dict.fromkeys(stateful, 0.0)})):
+        return None
+    schedules = {name: value for name, value in values.items() if _has_schedule(value)}
+    numbers = {name: value for name, value in values.items() if name not in schedules}
+    shared = {
+        "factory": static({"factory": factory, "structure": structure}),
+        "stateful": static(stateful),
+        "hyperparam_dtype": static(hyperparam_dtype),
+        "schedules": schedules,
+    }
+    return transform(
+        _inject_hyperparams_init,
+        _inject_hyperparams_update,
+        at_init={**shared, **numbers},
+        evaluate_schedules=False,
+        **shared,
+    )
 
 
 def _hyperparameters(factory: Callable, arguments: dict[str, Any], static_args: set[str]) -> list[str]:
@@ -125,7 +135,7 @@ def _hyperparameters(factory: Callable, arguments: dict[str, Any], static_args: 
 def _in_place_of(name: str, value: Any) -> Any:
     """Numbers of the shape of those in a value, one for each schedule; None for what holds no numbers."""
     try:
-        value = None if is_transform(value) else as_leaf(name, value)
+        value = as_leaf(name, value)
     except TypeError:
         return None
     return jax.tree.map(lambda leaf: 0.0 if is_schedule(leaf) else leaf, value, is_leaf=is_schedule)

@@ -19,7 +19,7 @@ NESTINGS = {
     "masked": lambda tx: gradlab.masked(tx, "a"),
     "partition": lambda tx: gradlab.partition({"x": tx, "y": gradlab.set_to_zero()}, {"a": "x", "b": "y"}),
     "selective": lambda tx: gradlab.selective_transform(tx, freeze_mask="b"),
-    "guarded": lambda tx: gradlab.apply_if_finite(gradlab.conditionally_mask(tx, lambda step: step >= 0), 3),
+    "guarded": lambda tx: gradlab.apply_if_finite(gradlab.conditionally_mask(tx, lambda step: step >= 0), RATE),
     "multi_steps": lambda tx: gradlab.MultiSteps(tx, 1),
     "hyperparameters in the state": lambda tx: tx,
 }
@@ -70,12 +70,14 @@ def test_values_kept_in_the_state_are_read_there_also_in_optax():
 def test_counts_have_names_that_do_not_depend_on_the_other_stages():
     plain, scheduled = gradlab.adam(0.1), gradlab.adam(RATE, b1=DECAY)
     both = gradlab.chain(gradlab.MultiSteps(scheduled, 2), gradlab.ema(0.9), gradlab.ema(0.8))
+    both = gradlab.apply_if_finite(both, RATE)
     for tx in (plain, scheduled, both):
         state = tx.init(PARAMS)
         for _ in range(4):
             _, state = tx.update(PARAMS, state, PARAMS)
         counts = {name: int(count) for name, count in gradlab.counts(tx, state).items()}
         assert counts["scale_by_adam.count"] == (2 if tx is both else 4)
+    assert counts["apply_if_finite.count"] == 4 and counts["apply_if_finite.total_notfinite"] == 0
     assert counts["multi_steps.mini_step"] == 0 and counts["multi_steps.gradient_step"] == 2
     assert counts["ema_1.count"] == counts["ema_2.count"] == 4
 

@@ -57,6 +57,12 @@ def test_specifications_may_be_any_objects_and_a_prefix():
     assert gradlab.state_specs(tx, "device", jnp.ones(3), default="host")[0].nu == "device"
 
 
+def test_a_path_that_ends_like_another_is_not_taken_for_it():
+    specs = {"w": P("x"), "a": {"w": P("y")}}
+    mu = gradlab.state_specs(gradlab.adam(0.1), specs)[0].mu
+    assert mu == specs
+
+
 def test_factored_moments_stay_split_where_the_lengths_tell_the_axes():
     tx = optax.adafactor(0.1, min_dim_size_to_factor=2)
     with pytest.raises(ValueError, match="depends on the parameter's shape; pass params="):

@@ -107,10 +107,18 @@ def test_a_factory_of_ones_own_with_an_integer_that_is_structure():
         np.testing.assert_allclose(updates, [-2 * factor * factor * 8.0])
 
 
+def test_the_factory_may_be_a_wrapper():
+    tx = inject_hyperparams(gradlab.apply_if_finite)(gradlab.sgd(1.0), 1.0)
+    state = tx.init(jnp.ones(1))
+    assert set(state.hyperparams) == {"max_consecutive_errors"}
+    state.hyperparams["max_consecutive_errors"] = 0.0
+    assert np.isnan(tx.update(jnp.full(1, jnp.nan), state)[0])
+
+
 def test_static_arguments_stay_out_and_must_exist():
     tx = inject_hyperparams(gradlab.adam, static_args="b1")(0.1)
     assert "b1" not in tx.init(jnp.zeros(1)).hyperparams
-    with pytest.raises(ValueError, match="adam has no argument 'beta1'.*'b1'"):
+    with pytest.raises(ValueError, match="the factory has no argument 'beta1'.*'b1'"):
         inject_hyperparams(gradlab.adam, static_args=["beta1"])
     with pytest.raises(ValueError, match="`b1` must be in"):
         inject_hyperparams(gradlab.adam)(0.1, b1=1.5)
@@ -186,7 +194,7 @@ def test_rebuilt_optimizers_share_one_trace_and_replace_reaches_every_number():
 
 
 def test_donating_the_state_leaves_the_optimizer_its_values():
-    tx = jax.tree.map(jnp.asarray, inject_hyperparams(gradlab.adam)(0.1))
+    tx = jax.tree.map(lambda value: jnp.array(value, float), inject_hyperparams(gradlab.adam)(0.1))
     step = jax.jit(lambda tx, state: tx.update(jnp.ones(2), state), donate_argnums=1)
     for _ in range(2):
         updates, _ = step(tx, tx.init(jnp.ones(2)))
