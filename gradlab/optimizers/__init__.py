@@ -12,6 +12,9 @@ from gradlab.optimizers.adagrad import adadelta, adagrad, scale_by_adadelta, sca
 from gradlab.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
 from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
+from gradlab.optimizers.bfgs import bfgs, scale_by_bfgs
+from gradlab.optimizers.conjugate_gradient import nonlinear_cg, scale_by_conjugate_gradient
+from gradlab.optimizers.lbfgs import lbfgs, scale_by_lbfgs
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
 from gradlab.optimizers.radam import radam, scale_by_radam
@@ -56,6 +59,9 @@ ROWS = [
     Row(lion, "sign(b1 * mu + (1 - b1) * g)", "2302.06675", "Optax"),
     Row(sign_sgd, "sign(g)", "1802.04434", "Optax"),
     Row(signum, "sign(mu)", "1802.04434", "Optax"),
+    Row(lbfgs, "H g, H from the last pairs; line search", "Liu 1989", "Optax, SciPy"),
+    Row(bfgs, "H g, H dense; line search", "Nocedal 1999, 6.1", "SciPy"),
+    Row(nonlinear_cg, "g + beta * u; line search", "Nocedal 1999, 5.2", "SciPy"),
 ]
 
 REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.factory for row in ROWS}
@@ -67,7 +73,10 @@ __all__ = [
     "scale_by_adam",
     "scale_by_adamax",
     "scale_by_amsgrad",
+    "scale_by_bfgs",
+    "scale_by_conjugate_gradient",
     "scale_by_delta_bar_delta",
+    "scale_by_lbfgs",
     "scale_by_lion",
     "scale_by_radam",
     "scale_by_rms",

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 import gradlab
 from gradlab.config.parts import OPTIMIZER, SCHEDULE, TASK, TRANSFORM, checked_part, make_part, read_part
+from gradlab.core.transform import is_transform
 from gradlab.tasks import TASKS
 
 RATE = {
@@ -38,6 +39,9 @@ def test_every_optimizer_is_made_from_its_name_and_a_learning_rate(name):
 def test_the_defaults_of_every_optimizer_are_legal_values(name):
     parameters = inspect.signature(gradlab.REGISTRY[name]).parameters.values()
     defaults = {item.name: item.default for item in parameters if item.default is not inspect.Parameter.empty}
+    defaults = {
+        name: value for name, value in defaults.items() if not is_transform(value)
+    }  # a config has no words for it
     part = {"name": name, **defaults, "learning_rate": 0.1}
     assert checked_part(OPTIMIZER, part) == part
 
