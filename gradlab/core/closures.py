@@ -6,6 +6,7 @@ and the closed-over arrays the leaves.
 """
 
 import dataclasses
+import inspect
 import types
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +44,7 @@ class _Code:
     treedef: Any
     fixed: tuple
 
-    def __call__(self, data: list, *args, **kwargs):
+    def __call__(self, data: list, /, *args, **kwargs):
         leaves = [item.value if item is not None else leaf for item, leaf in zip(self.fixed, data, strict=True)]
         cells, defaults, kwdefaults = jax.tree.unflatten(self.treedef, leaves)
         closure = tuple(types.CellType(cell) for cell in cells)
@@ -77,6 +78,21 @@ def _as_pytree(value: Any, enclosing: tuple) -> Any:
     if callable(value) and jax.tree.structure(value) == _LEAF:
         return Partial(value)
     return value
+
+
+def parameter_names(function: Callable) -> set[str]:
+    """The names of a function's parameters, also of one that `as_pytree` took apart; none for a builtin without any.
+
+    >>> sorted(parameter_names(as_pytree(lambda params, x, y=0: 0)))
+    ['params', 'x', 'y']
+    """
+    if isinstance(function, Partial) and isinstance(function.func, _Code):
+        code = function.func.code
+        return set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    try:
+        return set(inspect.signature(function).parameters)
+    except ValueError:
+        return set()
 
 
 _LEAF = jax.tree.structure(0)

@@ -26,8 +26,10 @@ from gradlab.optimizers.adgd import adgd, barzilai_borwein, scale_by_adgd, scale
 from gradlab.optimizers.adopt import adopt, scale_by_adopt
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradlab.optimizers.belief import acprop, adabelief, scale_by_acprop, scale_by_belief
+from gradlab.optimizers.bfgs import bfgs, scale_by_bfgs
 from gradlab.optimizers.came import came, scale_by_came
 from gradlab.optimizers.cocob import cocob, scale_by_cocob
+from gradlab.optimizers.conjugate_gradient import nonlinear_cg, scale_by_conjugate_gradient
 from gradlab.optimizers.dadapt import dadapt_adamw
 from gradlab.optimizers.dog import dog, dowg, scale_by_distance_over_gradients, scale_by_dog, scale_by_dowg
 from gradlab.optimizers.factored import scale_by_factored_rms
@@ -37,6 +39,7 @@ from gradlab.optimizers.hessian_diagonal import gauss_newton_bartlett, hutchinso
 from gradlab.optimizers.hypergradient import hypergradient, hypergradient_sgd
 from gradlab.optimizers.laprop import laprop
 from gradlab.optimizers.layerwise import fromage, lamb, lars
+from gradlab.optimizers.lbfgs import lbfgs, scale_by_lbfgs
 from gradlab.optimizers.madgrad import madgrad, scale_by_madgrad
 from gradlab.optimizers.mars import mars_adamw, scale_by_mars_adam
 from gradlab.optimizers.mechanic import mechanize
@@ -213,6 +216,9 @@ ROWS = [
     Row(newton, "(H + damping * I)^-1 g", "Goodfellow 2016, 8.8", "closed form"),
     Row(saddle_free_newton, "(|H| + damping * I)^-1 g", "1406.2572", "closed form"),
     Row(newton_cg, "H^-1 g by conjugate gradients, up to negative curvature", "Steihaug 1983", "closed form"),
+    Row(lbfgs, "H g, H from the last pairs; line search", "Liu 1989", "Optax, SciPy"),
+    Row(bfgs, "H g, H dense; line search", "Nocedal 1999, 6.1", "SciPy"),
+    Row(nonlinear_cg, "g + beta * u; line search", "Nocedal 1999, 5.2", "SciPy"),
 ]
 
 REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.factory for row in ROWS}
@@ -256,6 +262,10 @@ __all__ = [
     "scale_by_factored_rms",
     "scale_by_galore",
     "scale_by_grams",
+    "scale_by_bfgs",
+    "scale_by_conjugate_gradient",
+    "scale_by_delta_bar_delta",
+    "scale_by_lbfgs",
     "scale_by_lion",
     "scale_by_madgrad",
     "scale_by_mars_adam",

@@ -2,6 +2,7 @@
 
 from gradlab.transforms.accumulate import apply_every, ema, trace
 from gradlab.transforms.average import ema_params, incremental_update, lawa, periodic_update, swa, tail_average
+from gradlab.transforms.backtracking import scale_by_backtracking_linesearch
 from gradlab.transforms.cautious import add_cautious_decayed_weights, cautious
 from gradlab.transforms.clip import (
     adaptive_grad_clip,
@@ -20,6 +21,7 @@ from gradlab.transforms.filter import grokfast, orthograd
 from gradlab.transforms.guard import apply_if_finite, zero_nans
 from gradlab.transforms.inject import inject_hyperparams, inject_stateful_hyperparams
 from gradlab.transforms.layout import flatten
+from gradlab.transforms.line_search import value_and_grad_from_state
 from gradlab.transforms.lookahead import lookahead, lookahead_in_state, snoo
 from gradlab.transforms.mars import mars_correction
 from gradlab.transforms.monitor import measure_with_ema, monitor, snapshot
@@ -50,6 +52,7 @@ from gradlab.transforms.select import by_path
 from gradlab.transforms.skip import skip_spikes
 from gradlab.transforms.spikes import adagc, zclip
 from gradlab.transforms.stateless import stateless, stateless_with_tree_map, with_extra_args_support
+from gradlab.transforms.zoom_linesearch import scale_by_zoom_linesearch
 
 TRANSFORMS = {
     factory.__name__: factory
@@ -148,5 +151,12 @@ __all__ = [
     "stateless_with_tree_map",
     "unitwise_clip",
     "unitwise_norm",
+    "scale_by_backtracking_linesearch",
+    "scale_by_learning_rate",
+    "scale_by_schedule",
+    "scale_by_zoom_linesearch",
+    "stateless",
+    "stateless_with_tree_map",
+    "value_and_grad_from_state",
     "with_extra_args_support",
 ]

@@ -33,6 +33,7 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     },
     "dowg": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "ema_sgd": {"quadratic": {"learning_rate": 0.1}, "rosenbrock": {"learning_rate": 0.01}},
+    "bfgs": {"quadratic": {}, "rosenbrock": {}},
     "heavy_ball": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
     "lars": {"quadratic": {"learning_rate": 3.0}, "rosenbrock": {"learning_rate": 3.0}},
     "momentum_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
@@ -45,6 +46,10 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     },
     "polyak_sgd": {"quadratic": {"max_learning_rate": 0.1}, "rosenbrock": {"max_learning_rate": 0.1}},
     "prodigy": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
+    "lbfgs": {"quadratic": {}, "rosenbrock": {}},
+    "momentum_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
+    "nesterov_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
+    "nonlinear_cg": {"quadratic": {}, "rosenbrock": {}},
     "radam": {
         "quadratic": {"learning_rate": 0.1},
         "rosenbrock": {"learning_rate": 0.1, "unrectified": "skip"},
@@ -78,6 +83,7 @@ REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum
 
 # They read the loss, and some the function that gives it.  Flax's own TrainState cannot pass either on.
 NEEDS_VALUE: set[str] = {"newton", "newton_cg", "saddle_free_newton", "sophia"}
+NEEDS_VALUE: set[str] = {"bfgs", "lbfgs", "nonlinear_cg"}
 
 # What stands in for the learning rate where the argument goes by another name.
 RATE: dict[str, str] = {"polyak_sgd": "max_learning_rate"}
@@ -96,7 +102,10 @@ DERIVATIVE_IN: dict[str, str] = {
 EMPTY_STEPS: dict[str, int] = {"schedule_free_radam": 4}
 
 # A loop whose length depends on the data has a forward derivative alone.
-FORWARD_ONLY: set[str] = set()
+FORWARD_ONLY: set[str] = {"bfgs", "lbfgs", "nonlinear_cg"}
+
+# A line search that interpolates finds the minimum of the contract's quadratic whatever its numbers are: no derivative.
+EXACT: set[str] = {"nonlinear_cg"}
 
 # A random key is among their leaves; ``flax.nnx.Optimizer`` keeps its optimizer static and refuses to hold an array.
 KEYED = {"noisy_sgd"}
@@ -115,6 +124,16 @@ NOT_LIKE_PARAMS: dict[str, set[str]] = {"sm3": {"mu"}}
 
 # Hyperparameters that belong to a part (a line search, say) which a default argument brings along.
 OF_PARTS: dict[str, set[str]] = {"galore": {"b1", "b2", "eps", "eps_root"}}
+ZOOM = {
+    "approx_dec_rtol",
+    "curv_rtol",
+    "increase_factor",
+    "max_linesearch_steps",
+    "slope_rtol",
+    "stepsize_precision",
+    "tol",
+}
+OF_PARTS: dict[str, set[str]] = {"bfgs": ZOOM, "lbfgs": ZOOM, "nonlinear_cg": ZOOM}
 
 
 def rate_of(name: str) -> str:
@@ -124,6 +143,9 @@ def rate_of(name: str) -> str:
 def build(name: str, **values: Any) -> Any:
     """The optimizer of a name, at learning rate 0.01 where it has no default or none at all by default."""
     required = inspect.signature(REGISTRY[name]).parameters[rate_of(name)].default in (inspect.Parameter.empty, None)
+    """The optimizer of a name, at learning rate 0.01 where it has no default number."""
+    default = inspect.signature(REGISTRY[name]).parameters[rate_of(name)].default
+    required = default is inspect.Parameter.empty or default is None
     return REGISTRY[name](**({rate_of(name): 0.01} if required else {}), **values)
 
 
@@ -151,7 +173,9 @@ def extra(name: str, params: Any) -> dict[str, Any]:
 
 
 def update(name: str, tx: Any, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
-    return tx.update(grads, state, params, **extra(name, params))
+    """One update; those that read the loss are told its gradient too, which chains of Optax do not supply."""
+    needed = extra(name, params)
+    return tx.update(grads, state, params, **needed, **({"grad": grads} if needed else {}))
 
 
 def mixed_tree(dtype: Any = jnp.float64, seed: int = 0) -> dict[str, Any]:
