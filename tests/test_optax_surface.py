@@ -68,8 +68,8 @@ def test_the_name_is_here(name):
 
 
 def same_default(ours, theirs) -> bool:
-    if ours is None and isinstance(theirs, optax.GradientTransformation):
-        return True  # made anew for each optimizer
+    if isinstance(theirs, optax.GradientTransformation):
+        return ours is None or isinstance(ours, optax.GradientTransformation)  # a default part: made anew, or gradlab's
     if ours is theirs or ours == theirs:
         return True
     if callable(ours) and callable(theirs) and not isinstance(theirs, type):

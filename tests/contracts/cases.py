@@ -47,8 +47,6 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
     "polyak_sgd": {"quadratic": {"max_learning_rate": 0.1}, "rosenbrock": {"max_learning_rate": 0.1}},
     "prodigy": {"quadratic": {"learning_rate": 1.0}, "rosenbrock": {"learning_rate": 1.0}},
     "lbfgs": {"quadratic": {}, "rosenbrock": {}},
-    "momentum_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
-    "nesterov_sgd": {"quadratic": {"learning_rate": 0.01}, "rosenbrock": {"learning_rate": 0.001}},
     "nonlinear_cg": {"quadratic": {}, "rosenbrock": {}},
     "radam": {
         "quadratic": {"learning_rate": 0.1},
@@ -74,16 +72,22 @@ SOLVING: dict[str, dict[str, dict[str, Any]]] = {
 STARTS_ONLY = {"delta_bar_delta", "hypergradient_sgd", "rprop"}
 
 # Rules that read the sign of the gradient have no meaning for complex numbers; neither does AdaDelta's form in Optax.
-REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum", "tiger"}
+REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum", "sophia", "tiger"}
 
 # They read the loss, and some the function that gives it.  Flax's own TrainState cannot pass either on.
-NEEDS_VALUE: set[str] = {"schedule_free_plus"}
-NEEDS_VALUE: set[str] = {"momo", "momo_adam", "polyak_sgd"}
-REAL_ONLY = {"adadelta", "delta_bar_delta", "lion", "rprop", "sign_sgd", "signum", "sophia"}
-
-# They read the loss, and some the function that gives it.  Flax's own TrainState cannot pass either on.
-NEEDS_VALUE: set[str] = {"newton", "newton_cg", "saddle_free_newton", "sophia"}
-NEEDS_VALUE: set[str] = {"bfgs", "lbfgs", "nonlinear_cg"}
+NEEDS_VALUE = {
+    "bfgs",
+    "lbfgs",
+    "momo",
+    "momo_adam",
+    "newton",
+    "newton_cg",
+    "nonlinear_cg",
+    "polyak_sgd",
+    "saddle_free_newton",
+    "schedule_free_plus",
+    "sophia",
+}
 
 # What stands in for the learning rate where the argument goes by another name.
 RATE: dict[str, str] = {"polyak_sgd": "max_learning_rate"}
@@ -110,20 +114,9 @@ EXACT: set[str] = {"nonlinear_cg"}
 # A random key is among their leaves; ``flax.nnx.Optimizer`` keeps its optimizer static and refuses to hold an array.
 KEYED = {"noisy_sgd"}
 
-# Hyperparameters that belong to a part (a line search, say) which a default argument brings along.
-OF_PARTS: dict[str, set[str]] = {}
-# Hyperparameters that belong to a part (a line search, a pair of decays) which a default argument brings along.
-OF_PARTS: dict[str, set[str]] = {
-    "dadapt_adamw": {"betas.0", "betas.1"},
-    "dog": {"init_step"},
-    "dowg": {"init_estim_sq_dist"},
-    "prodigy": {"betas.0", "betas.1"},
-}
 # A field by the name of a moment that holds something else in Optax too: SM3's lists of row and column bounds.
 NOT_LIKE_PARAMS: dict[str, set[str]] = {"sm3": {"mu"}}
 
-# Hyperparameters that belong to a part (a line search, say) which a default argument brings along.
-OF_PARTS: dict[str, set[str]] = {"galore": {"b1", "b2", "eps", "eps_root"}}
 ZOOM = {
     "approx_dec_rtol",
     "curv_rtol",
@@ -133,7 +126,18 @@ ZOOM = {
     "stepsize_precision",
     "tol",
 }
-OF_PARTS: dict[str, set[str]] = {"bfgs": ZOOM, "lbfgs": ZOOM, "nonlinear_cg": ZOOM}
+
+# Hyperparameters that belong to a part (a line search, a pair of decays) which a default argument brings along.
+OF_PARTS: dict[str, set[str]] = {
+    "bfgs": ZOOM,
+    "dadapt_adamw": {"betas.0", "betas.1"},
+    "dog": {"init_step"},
+    "dowg": {"init_estim_sq_dist"},
+    "galore": {"b1", "b2", "eps", "eps_root"},
+    "lbfgs": ZOOM,
+    "nonlinear_cg": ZOOM,
+    "prodigy": {"betas.0", "betas.1"},
+}
 
 
 def rate_of(name: str) -> str:
@@ -141,8 +145,6 @@ def rate_of(name: str) -> str:
 
 
 def build(name: str, **values: Any) -> Any:
-    """The optimizer of a name, at learning rate 0.01 where it has no default or none at all by default."""
-    required = inspect.signature(REGISTRY[name]).parameters[rate_of(name)].default in (inspect.Parameter.empty, None)
     """The optimizer of a name, at learning rate 0.01 where it has no default number."""
     default = inspect.signature(REGISTRY[name]).parameters[rate_of(name)].default
     required = default is inspect.Parameter.empty or default is None
