@@ -19,7 +19,8 @@ from gradlab.core.transform import ScheduledState, is_schedule
 from gradlab.core.tree import path_name
 from gradlab.core.values import Leaf, numbers_of, opened, shortest_names, stage_names
 
-COUNTERS = ("count", "gradient_step", "step")  # the field of a state at which the stage evaluates its schedules
+COUNTERS = {"count": 0, "gradient_step": 0, "step": 0, "t": 0, "step_count": 1}
+"""Fields at which a state counts for its stage's schedules, and the number with which they begin."""
 
 
 def current_hyperparams(tx: optax.GradientTransformation, state: Any) -> dict[str, Any]:
@@ -144,9 +145,9 @@ def _evaluate(value: Any, state: Any) -> Any:
     def at_count(leaf):
         if not isinstance(leaf, Schedule):
             return leaf
-        for field in COUNTERS:
+        for field, first in COUNTERS.items():
             if field in getattr(state, "_fields", ()):
-                return leaf(getattr(state, field))
+                return leaf(getattr(state, field) - first)
         return leaf
 
     return jax.tree.map(at_count, value, is_leaf=is_schedule)

@@ -115,16 +115,6 @@ def hvp(value_fn: Callable, params: Tree, tangents: Tree) -> Tree:
     return cast_like(hessian_map(value_of, moved)(cast_like(widen(tangents), widen(moved))), tangents)
 
 
-def inner_product(tree: Tree, other: Tree) -> jax.Array:
-    """The sum of ``Re(conj(x) * y)`` over all leaves, added as `gradlab.global_norm` adds them.
-
-    >>> float(inner_product({'a': jnp.array([1.0, 2.0])}, {'a': jnp.array([3.0, 4.0])}))
-    11.0
-    """
-    products = jax.tree.leaves(jax.tree.map(lambda x, y: jnp.vdot(x, y).real, tree, other))
-    return jnp.sum(jnp.stack(products)) if products else jnp.zeros([])
-
-
 def add_scaled(tree: Tree, factor: Any, other: Tree) -> Tree:
     """``tree + factor * other`` in the dtypes of ``tree``.
 

@@ -22,9 +22,8 @@ from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import norm
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
-from gradlab.core.tree import is_none, zeros_like
+from gradlab.core.tree import is_none, real_dtype, zeros_like
 from gradlab.optimizers.lbfgs import NEWTON_SEARCH, with_linesearch
-from gradlab.transforms.line_search import scalar_dtype
 
 Tree = Any
 
@@ -42,9 +41,7 @@ class ScaleByBFGSState(NamedTuple):
 def _scale_by_bfgs_init(params):
     size = sum(leaf.size * (2 if jnp.iscomplexobj(leaf) else 1) for leaf in jax.tree.leaves(params))
     zero = jnp.zeros([], jnp.int32)
-    return ScaleByBFGSState(
-        zero, zero, zeros_like(params), zeros_like(params), jnp.eye(size, dtype=scalar_dtype(params))
-    )
+    return ScaleByBFGSState(zero, zero, zeros_like(params), zeros_like(params), jnp.eye(size, dtype=real_dtype(params)))
 
 
 def _remember_rule(g, last_p, last_g, p):

@@ -21,12 +21,12 @@ import jax.numpy as jnp
 import optax
 
 from gradlab.core import check
+from gradlab.core.across import vdot
 from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import require_same_structure, zeros_like
 from gradlab.optimizers.lbfgs import with_linesearch
-from gradlab.transforms.line_search import inner_product
 from gradlab.transforms.zoom_linesearch import scale_by_zoom_linesearch
 
 Tree = Any
@@ -68,9 +68,9 @@ def _scale_by_conjugate_gradient_update(grads, state, params=None, *, restart_th
     del params, extra
     require_same_structure("gradients", grads, "state", state.updates)
     last, before = state.updates, state.direction
-    squared, last_squared = inner_product(grads, grads), inner_product(last, last)
-    overlap, slope = inner_product(grads, last), inner_product(grads, before)
-    beta = _beta(form, squared, last_squared, overlap, inner_product(last, before) - slope)
+    squared, last_squared = vdot(grads, grads), vdot(last, last)
+    overlap, slope = vdot(grads, last), vdot(grads, before)
+    beta = _beta(form, squared, last_squared, overlap, vdot(last, before) - slope)
     descends = squared + beta * slope > 0
     orthogonal = jnp.abs(overlap) < restart_threshold * squared
     beta = jnp.where((state.count > 0) & descends & orthogonal, beta, 0)

@@ -21,13 +21,13 @@ import jax.numpy as jnp
 import optax
 
 from gradlab.core import check
+from gradlab.core.across import vdot
 from gradlab.core.compose import chain, identity
 from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import global_norm
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
-from gradlab.core.tree import is_none, require_same_structure, zeros_like
-from gradlab.transforms.line_search import inner_product, scalar_dtype
+from gradlab.core.tree import is_none, real_dtype, require_same_structure, zeros_like
 from gradlab.transforms.scaling import descend, scale_by_learning_rate
 from gradlab.transforms.zoom_linesearch import scale_by_zoom_linesearch
 
@@ -44,7 +44,7 @@ def _scale_by_lbfgs_init(params, *, memory_size):
         updates=zeros_like(params),
         diff_params_memory=rows,
         diff_updates_memory=rows,
-        weights_memory=jnp.zeros([memory_size], scalar_dtype(params)),
+        weights_memory=jnp.zeros([memory_size], real_dtype(params)),
     )
 
 
@@ -62,13 +62,13 @@ def _precondition(g: Tree, steps: Tree, changes: Tree, weights: jax.Array, gamma
 
     def from_newest(q, row):
         s, y = pair(row)
-        alpha = weights[row] * inner_product(s, q)
+        alpha = weights[row] * vdot(s, q)
         return add(q, -alpha, y), alpha
 
     def from_oldest(q, row_and_alpha):
         row, alpha = row_and_alpha
         s, y = pair(row)
-        return add(q, alpha - weights[row] * inner_product(y, q), s), None
+        return add(q, alpha - weights[row] * vdot(y, q), s), None
 
     q, alphas = jax.lax.scan(from_newest, g, order, reverse=True)
     q = jax.tree.map(lambda leaf: (gamma * leaf).astype(leaf.dtype), q)
@@ -91,7 +91,7 @@ def _scale_by_lbfgs_update(grads, state, params=None, *, memory_size, scale_init
     )
     g, s_rows, y_rows = _wide(grads), _where_given(grads, steps), _where_given(grads, changes)
     s, y = jax.tree.map(lambda rows: rows[newest], (s_rows, y_rows))
-    curvature, length = inner_product(y, s), inner_product(y, y)
+    curvature, length = vdot(y, s), vdot(y, y)
     weights = state.weights_memory.at[newest].set(_ratio(1, curvature, 0).astype(state.weights_memory.dtype))
     gamma = 1.0
     if scale_init_precond:

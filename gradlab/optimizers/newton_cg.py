@@ -23,13 +23,13 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.core import check
+from gradlab.core.across import vdot
 from gradlab.core.compose import chain, empty_init
 from gradlab.core.curvature import (
     add_scaled,
     cast_like,
     free,
     hessian_map,
-    inner_product,
     required_value_fn,
     widen,
 )
@@ -59,9 +59,9 @@ def _length(search, curvature, first):
 
 def _to_boundary(search, radius):
     """The t > 0 with ``|u + t * direction| = radius``."""
-    room = radius**2 - inner_product(search.u, search.u)
-    across = inner_product(search.u, search.direction)
-    length_sq = inner_product(search.direction, search.direction)
+    room = radius**2 - vdot(search.u, search.u)
+    across = vdot(search.u, search.direction)
+    length_sq = vdot(search.direction, search.direction)
     moving = length_sq > 0
     root = jnp.sqrt(jnp.where(moving, across**2 + length_sq * room, 1))
     return jnp.where(moving, room / (across + root), 0)
@@ -69,15 +69,15 @@ def _to_boundary(search, radius):
 
 def _advance(search, first, product, *, damping, smallest_sq, radius):
     image = add_scaled(product(search.direction), damping, search.direction)
-    curvature = inner_product(search.direction, image)
+    curvature = vdot(search.direction, image)
     length = _length(search, curvature, first)
     blocked = ~(curvature > 0)
     if radius is not None:
         ahead = add_scaled(search.u, length, search.direction)
-        blocked = blocked | (inner_product(ahead, ahead) >= radius**2)
+        blocked = blocked | (vdot(ahead, ahead) >= radius**2)
         length = jnp.where(blocked, _to_boundary(search, radius), length)
     residual = add_scaled(search.residual, -length, image)
-    residual_sq = inner_product(residual, residual)
+    residual_sq = vdot(residual, residual)
     ratio = residual_sq / jnp.where(search.residual_sq > 0, search.residual_sq, 1)
     return _Search(
         u=add_scaled(search.u, length, search.direction),
@@ -97,7 +97,7 @@ def _scale_by_newton_cg_update(
     if not jax.tree.leaves(grads):
         return grads, state
     g = cast_like(widen(grads), widen(moved))
-    product, size_sq = hessian_map(loss, moved), inner_product(g, g)
+    product, size_sq = hessian_map(loss, moved), vdot(g, g)
     numbers = {"damping": damping, "smallest_sq": tolerance**2 * size_sq, "radius": radius}
 
     def iterate(search, index):

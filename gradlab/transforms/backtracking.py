@@ -16,10 +16,11 @@ import optax
 from optax._src.linesearch import BacktrackingLinesearchInfo as Info
 
 from gradlab.core import check
+from gradlab.core.across import vdot
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
-from gradlab.core.tree import zeros_like
-from gradlab.transforms.line_search import Line, inner_product, line, scalar_dtype, scaled
+from gradlab.core.tree import real_dtype, zeros_like
+from gradlab.transforms.line_search import Line, line, scaled
 
 State = optax.ScaleByBacktrackingLinesearchState
 
@@ -34,7 +35,7 @@ class _Search(NamedTuple):
 
 
 def _scale_by_backtracking_linesearch_init(params, *, store_grad):
-    dtype = scalar_dtype(params)
+    dtype = real_dtype(params)
     return State(
         learning_rate=jnp.ones([], dtype),
         value=jnp.full([], jnp.inf, dtype),
@@ -93,7 +94,7 @@ def _scale_by_backtracking_linesearch_update(
     if not jax.tree.leaves(updates):
         return updates, state
     dtype = state.learning_rate.dtype
-    value, slope = jnp.asarray(value, dtype), inner_product(updates, grad).astype(dtype)
+    value, slope = jnp.asarray(value, dtype), vdot(updates, grad).astype(dtype)
     longer = jnp.minimum(increase_factor * state.learning_rate, max_learning_rate)
     first = jnp.where(state.learning_rate > 0, longer, max_learning_rate).astype(dtype)
     found = backtrack(

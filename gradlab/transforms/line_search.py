@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import optax
 
 from gradlab.core import check
+from gradlab.core.across import vdot
 from gradlab.core.closures import parameter_names
 from gradlab.core.leafwise import leafwise
-from gradlab.core.tree import is_none, require_same_structure
+from gradlab.core.tree import real_dtype, require_same_structure
 from gradlab.core.update import apply_updates
 
 Tree = Any
@@ -37,7 +38,7 @@ class Line(NamedTuple):
         return apply_updates(self.params, scaled(self.updates, stepsize))
 
     def value(self, stepsize: jax.Array) -> jax.Array:
-        value = jnp.asarray(self.value_fn(self.at(stepsize)), scalar_dtype(self.params))
+        value = jnp.asarray(self.value_fn(self.at(stepsize)), real_dtype(self.params))
         if value.shape:
             raise TypeError(f"value_fn must return one number, got an array of shape {value.shape}")
         return value
@@ -45,7 +46,7 @@ class Line(NamedTuple):
     def value_slope_grad(self, stepsize: jax.Array) -> tuple[jax.Array, jax.Array, Tree]:
         """``f``, ``f'`` and the gradient as ``jax.grad`` gives it (for complex parameters, conjugated)."""
         value, grad = jax.value_and_grad(self.value_fn)(self.at(stepsize))
-        slope = inner_product(jax.tree.map(jnp.conj, grad), self.updates)
+        slope = vdot(jax.tree.map(jnp.conj, grad), self.updates)
         return jnp.asarray(value, slope.dtype), slope, grad
 
 
@@ -67,31 +68,6 @@ def line(stage: str, updates: Tree, params: Tree, extra: dict[str, Any], **neede
     value_fn = needed["value_fn"]
     known = {name: extra[name] for name in parameter_names(value_fn) & extra.keys()}
     return Line(functools.partial(value_fn, **known), params, updates)
-
-
-def scalar_dtype(tree: Tree) -> Any:
-    """The real dtype of step sizes, losses and inner products: float32, or what the leaves are if that is wider."""
-    dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
-    inexact = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)]
-    return jnp.finfo(jnp.result_type(jnp.float32, *inexact)).dtype
-
-
-def inner_product(a: Tree, b: Tree) -> jax.Array:
-    """The real inner product of two trees of one structure, summed in at least float32; ``None`` counts as zero.
-
-    >>> float(inner_product({'x': jnp.array([1.0, 2.0]), 'y': None}, {'x': jnp.array([3.0, 4.0]), 'y': jnp.ones(2)}))
-    11.0
-    """
-    dtype = scalar_dtype((a, b))
-    leaves = zip(jax.tree.leaves(a, is_leaf=is_none), jax.tree.leaves(b, is_leaf=is_none), strict=True)
-    products = [_product(x, y, dtype) for x, y in leaves if x is not None and y is not None]
-    return jnp.sum(jnp.stack(products)) if len(products) > 1 else sum(products, jnp.zeros([], dtype))
-
-
-def _product(x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
-    wide = jnp.promote_types(dtype, jnp.result_type(x, y))
-    x, y = jnp.asarray(x, wide), jnp.asarray(y, wide)
-    return jnp.real(jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST))
 
 
 def _scaled_rule(u, *, stepsize):

@@ -7,17 +7,18 @@ import jax.numpy as jnp
 import optax
 
 from gradlab.core import check
+from gradlab.core.across import vdot
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
-from gradlab.core.tree import is_none, zeros_like
-from gradlab.transforms.line_search import inner_product, line, scalar_dtype, scaled
+from gradlab.core.tree import is_none, real_dtype, zeros_like
+from gradlab.transforms.line_search import line, scaled
 from gradlab.transforms.zoom import Limits, Point, Search, zoom
 
 INITIAL_GUESS_STRATEGIES = ("keep", "one")
 
 
 def _scale_by_zoom_linesearch_init(params):
-    dtype = scalar_dtype(params)
+    dtype = real_dtype(params)
     inf = jnp.full([], jnp.inf, dtype)
     info = optax.ZoomLinesearchInfo(jnp.zeros([], int), decrease_error=inf, curvature_error=inf)
     return optax.ScaleByZoomLinesearchState(
@@ -61,7 +62,7 @@ def _scale_by_zoom_linesearch_update(
         approx_dec_rtol=approx_dec_rtol,
         stepsize_precision=stepsize_precision,
     )
-    value, slope = jnp.asarray(value, dtype), inner_product(updates, grad).astype(dtype)
+    value, slope = jnp.asarray(value, dtype), vdot(updates, grad).astype(dtype)
     stored = jax.tree.map(lambda g, old: old if g is None else g.astype(old.dtype), grad, state.grad, is_leaf=is_none)
     found = zoom(path, value, slope, stored, limits)
     if verbose:

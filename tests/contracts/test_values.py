@@ -151,6 +151,16 @@ def test_a_schedule_takes_the_place_of_the_learning_rate(name):
     chex.assert_trees_all_close(run(name, scheduled, params, GRADS)[0], expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", sorted(set(NAMES) - STARTS_ONLY))
+def test_the_rate_in_force_is_read_from_the_state(name):
+    params, rate = mixed_tree(), rate_of(name)
+    tx = gradlab.REGISTRY[name](**{rate: gradlab.linear_schedule(0.5, 0.0, 10)})
+    state = tx.init(params)
+    for expected in (0.5, 0.45, 0.4):
+        np.testing.assert_allclose(gradlab.current_hyperparams(tx, state)[rate], expected, rtol=1e-6)
+        _, state = update(name, tx, GRADS[0], state, params)
+
+
 @pytest.mark.parametrize("name", sorted(STARTS_ONLY))
 def test_a_schedule_where_it_has_no_meaning_is_refused_with_a_remedy(name):
     with pytest.raises(TypeError, match="learning_rate.*scale_by_schedule"):

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradlab.core.curvature import free, hessian, hessian_map, hvp, inner_product, ravel, required_value_fn, unravel
+from gradlab.core.across import vdot
+from gradlab.core.curvature import free, hessian, hessian_map, hvp, ravel, required_value_fn, unravel
 from tests.losses import quartic, quartic_hessian
 from tests.trajectories import flat, mixed_tree
 
@@ -106,7 +107,7 @@ def test_a_vector_becomes_its_tree_again(tree):
 
 def test_the_inner_product_is_that_of_the_vectors():
     other = jax.tree.map(lambda p: (1 + 2 * p).astype(p.dtype), MIXED)
-    np.testing.assert_allclose(inner_product(MIXED, other), ravel(MIXED) @ ravel(other), rtol=1e-6)
+    np.testing.assert_allclose(vdot(MIXED, other), ravel(MIXED) @ ravel(other), rtol=1e-6)
 
 
 def test_what_is_no_float_is_refused_by_path():

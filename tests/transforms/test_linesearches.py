@@ -10,7 +10,8 @@ import optax
 import pytest
 
 import gradlab
-from gradlab.transforms.line_search import inner_product, line
+from gradlab.core.across import vdot
+from gradlab.transforms.line_search import line
 from tests.descents import descend, logistic, quadratic, regression, rosenbrock, valley
 
 BACKTRACKING, ZOOM = "scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"
@@ -254,8 +255,8 @@ def test_a_state_without_gradient_is_an_error_with_a_remedy():
 def test_the_inner_product_is_real_and_leaves_none_out():
     a = {"x": jnp.array([1 + 2j, 3.0]), "y": None, "z": jnp.array(2.0, jnp.bfloat16)}
     b = {"x": jnp.array([2 - 1j, 1j]), "y": jnp.ones(2), "z": jnp.array(3.0, jnp.bfloat16)}
-    np.testing.assert_allclose(inner_product(a, b), np.vdot([1 + 2j, 3.0], [2 - 1j, 1j]).real + 6)
-    assert inner_product({}, {}).shape == ()
+    np.testing.assert_allclose(vdot(a, b), np.vdot([1 + 2j, 3.0], [2 - 1j, 1j]).real + 6)
+    assert vdot({}, {}).shape == ()
 
 
 def test_a_line_is_the_loss_along_the_updates():
