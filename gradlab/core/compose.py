@@ -65,10 +65,9 @@ def _chain_update(grads, state, params=None, *, inner, grad=None, **extra):
             f"a chain of {len(inner)} transforms needs the tuple of {len(inner)} states that its init made, got {got}; "
             "was this state made by another optimizer, or were `state` and `params` exchanged?"
         )
-    if grad is None:
-        grad = grads
-        if params is not None:
-            require_same_structure("gradients", grads, "parameters", params)
+    grad = grads if grad is None else grad
+    if params is not None:
+        require_same_structure("gradients", grads, "parameters", params)
     updates, new_state = grads, []
     for update, stage_state in zip(inner, state, strict=True):
         try:
