@@ -30,7 +30,7 @@ from tests.contracts.cases import (
     update,
 )
 
-REAL = [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64]
+REAL = [jnp.bfloat16, jnp.float32]  # the other contracts are in float64, and that of a zero gradient in float16 too
 
 
 def cases():
