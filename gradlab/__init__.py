@@ -27,6 +27,7 @@ _LAZY = {
     "Tolerance": "gradlab.training.stop",
     "TrainState": "gradlab.training.state",
     "fit": "gradlab.training.loop",
+    "minimize": "gradlab.training.minimize",
     "sweep": "gradlab.sweeps",
 }
 
