@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from gradlab.bench.machine import machine_facts
+from gradlab.bench.minimize_cases import minimize_cases
 from gradlab.bench.optimizer_cases import optimizer_cases
 from gradlab.bench.rows import Case, Row, measured
 from gradlab.bench.sweep_cases import Sweep, digits_sweep, sweep_cases
@@ -49,7 +50,7 @@ def cases(
     *, quick: bool = False, trees: Mapping[str, Shapes] = TREES, make_sweep: Callable[[], Sweep] = digits_sweep
 ) -> list[Case]:
     """All rows that can be measured, in the order of the table."""
-    return optimizer_cases(trees) + sweep_cases(make_sweep, quick=quick)
+    return optimizer_cases(trees) + minimize_cases() + sweep_cases(make_sweep, quick=quick)
 
 
 def run(
