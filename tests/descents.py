@@ -10,7 +10,7 @@ import optax
 
 import gradlab
 from gradlab.core.closures import as_pytree
-from gradlab.core.transform import adopt
+from gradlab.core.transform import from_optax
 
 STEPS = 50
 
@@ -39,7 +39,7 @@ def regression():
 
 def descend(tx, loss, params, steps=STEPS):
     """The parameters and the states after every step, stacked."""
-    return _descend(adopt(tx), as_pytree(loss), params, steps)
+    return _descend(from_optax(tx), as_pytree(loss), params, steps)
 
 
 @functools.partial(jax.jit, static_argnames="steps")

@@ -34,7 +34,7 @@ HOMES = {
     "pydantic": {"config"},
     "pydantic_core": {"config"},
     "rich": {"cli"},
-    "scipy": {"sweeps.samplers"},
+    "scipy": {"bench.minimize_cases", "sweeps.samplers"},
     "sklearn": {"tasks.data"},
     "torch": {"bench"},
     "typer": {"cli"},

@@ -9,6 +9,7 @@ import numpy as np
 from gradlab.bench.paired import Ratio, ratio
 
 Samples = dict[str, list[float]]  # contestant -> one value a round; a count is one round
+COLUMNS = ("gradlab", "optax", "torch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Case:
     name: str  # 'step/gpt2-small': rows are selected by patterns over these
     what: str
     unit: str  # 's', 'traces', 'bytes' or 'kernels'
-    measure: Callable[[int], Samples]  # rounds -> values of 'gradlab', 'optax' and perhaps 'torch'
+    measure: Callable[[int], Samples]  # rounds -> values of 'gradlab', 'optax', perhaps 'torch' and others
     at_most: float | None = None  # goal: largest ratio gradlab / optax
     most_rounds: int | None = None  # for measurements that take long
     note: str = ""
@@ -70,5 +71,11 @@ def measured(case: Case, rounds: int) -> Row:
         ratio=ratio(samples["gradlab"], samples["optax"]),
         torch_ratio=None if torch is None else ratio(samples["gradlab"], torch),
         at_most=case.at_most,
-        note=case.note,
+        note=_note(case, samples),
     )
+
+
+def _note(case: Case, samples: Samples) -> str:
+    """The case's note, and the medians of contestants that have no column."""
+    others = [f"{name}: {np.median(samples[name]):.3g} {case.unit}" for name in samples if name not in COLUMNS]
+    return "; ".join(filter(None, [case.note, *others]))

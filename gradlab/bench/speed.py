@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from gradlab.bench.machine import machine_facts
+from gradlab.bench.minimize_cases import minimize_cases
 from gradlab.bench.optimizer_cases import optimizer_cases
 from gradlab.bench.registry_cases import registry_cases
 from gradlab.bench.rows import Case, Row, measured
@@ -54,7 +55,8 @@ def cases(
     make_sweep: Callable[[], Sweep] = digits_sweep,
 ) -> list[Case]:
     """All rows that can be measured, in the order of the table."""
-    return optimizer_cases(trees) + sweep_cases(make_sweep, quick=quick) + registry_cases(small)
+    minimizing, sweeping = minimize_cases(), sweep_cases(make_sweep, quick=quick)
+    return optimizer_cases(trees) + minimizing + sweeping + registry_cases(small)
 
 
 def run(

@@ -24,7 +24,6 @@ from gradlab.core import check
 from gradlab.core.across import vdot
 from gradlab.core.compose import chain, identity
 from gradlab.core.leafwise import leafwise
-from gradlab.core.norms import global_norm
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import is_none, real_dtype, require_same_structure, zeros_like
@@ -80,6 +79,8 @@ def _scale_by_lbfgs_update(grads, state, params=None, *, memory_size, scale_init
     params = check.required_params("scale_by_lbfgs", params)
     require_same_structure("gradients", grads, "parameters", params)
     newest, started = (state.count - 1) % memory_size, state.count > 0
+    s, y = _difference(grads, params, state.params), _difference(grads, grads, state.updates)
+    curvature, length = vdot(y, s), vdot(y, y)
     _, last_params, last_grads, steps, changes = leafwise(
         _remember_rule,
         grads,
@@ -89,18 +90,22 @@ def _scale_by_lbfgs_update(grads, state, params=None, *, memory_size, scale_init
         row=newest,
         kept=started,
     )
-    g, s_rows, y_rows = _wide(grads), _where_given(grads, steps), _where_given(grads, changes)
-    s, y = jax.tree.map(lambda rows: rows[newest], (s_rows, y_rows))
-    curvature, length = vdot(y, s), vdot(y, y)
-    weights = state.weights_memory.at[newest].set(_ratio(1, curvature, 0).astype(state.weights_memory.dtype))
+    weight = jnp.where(started, _ratio(1, curvature, 0), 0).astype(state.weights_memory.dtype)
+    weights = jnp.where(jnp.arange(memory_size) == newest, weight, state.weights_memory)
     gamma = 1.0
-    if scale_init_precond:
-        gamma = jnp.where(started, _ratio(curvature, length, 1), 1 / jnp.maximum(1, global_norm(g)))
+    if scale_init_precond:  # before the first step y is the gradient
+        gamma = jnp.where(started, _ratio(curvature, length, 1), 1 / jnp.sqrt(jnp.maximum(1, length)))
     order = (state.count + jnp.arange(memory_size)) % memory_size
-    q = _precondition(g, s_rows, y_rows, weights, gamma, order)
+    memory = _where_given(grads, steps), _where_given(grads, changes)
+    q = _precondition(_wide(grads), *memory, weights, gamma, order)
     updates = jax.tree.map(lambda leaf, grad: leaf.astype(grad.dtype), q, grads)
     count = optax.safe_increment(state.count)
     return updates, optax.ScaleByLBFGSState(count, last_params, last_grads, steps, changes, weights)
+
+
+def _difference(grads: Tree, new: Tree, old: Tree) -> Tree:
+    """``new - old`` in at least float32, ``None`` where the gradient is."""
+    return jax.tree.map(jnp.subtract, _wide(_where_given(grads, new)), _wide(_where_given(grads, old)))
 
 
 def _ratio(numerator: Any, denominator: jax.Array, otherwise: float) -> jax.Array:

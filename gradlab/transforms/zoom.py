@@ -46,16 +46,22 @@ class Limits(NamedTuple):
     stepsize_precision: Any
 
 
+class Interval(NamedTuple):
+    """Where the search stands."""
+
+    low: Any  # the better end; before there is an interval, the last try
+    high: Any  # the other end
+    third: Any  # one end of the interval before, for the cubic
+    best: Any  # where the search would end now
+
+
 class Search(NamedTuple):
     """What the tries so far have found."""
 
     count: jax.Array  # () tries
     bracketed: jax.Array  # () bool: the interval is known
     stopped: jax.Array  # () bool
-    low: jax.Array  # (3,) Point: the better end of the interval; before there is one, the last try
-    high: jax.Array  # (3,) Point: its other end
-    third: jax.Array  # (3,) Point: one end of the interval before, for the cubic
-    best: jax.Array  # (3,) Point: where the search would end now
+    points: jax.Array  # (4, 3) the Points of `Interval`, packed: one kernel writes them
     grad: Tree  # the gradient at best
     errors: jax.Array  # (2,) by how much decrease and curvature of the last try fall short
 
@@ -79,7 +85,7 @@ def zoom(path: Line, value: Any, slope: Any, grad: Tree, limits: Limits) -> Sear
     packed = jnp.stack([jnp.asarray(number, slope.dtype) for number in numbers])  # one operand of the loop, not nine
     no = jnp.zeros([], bool)
     errors = jnp.full([2], jnp.inf, slope.dtype)
-    search = Search(jnp.zeros([], int), no, no, start, start, start, start, grad, errors)
+    search = Search(jnp.zeros([], int), no, no, jnp.stack([start] * 4), grad, errors)
     decide = lambda search, new: _decide(search, Point(*new), Point(*start), Limits(*packed), approximate)
     return jax.lax.while_loop(_unfinished, lambda search: _try(path, search, Limits(*packed), decide), search)
 
@@ -103,26 +109,24 @@ def _try(path: Line, search: Search, limits: Limits, decide: Callable) -> Search
     value, slope, grad = path.value_slope_grad(stepsize)
     new = jnp.stack([stepsize, value, slope])
     found = decide(search, new)
-    where = jnp.where
-    low = where(found.new_is_high, search.low, new)
-    high = where(found.new_is_high, new, where(found.low_is_high, search.low, search.high))
+    where, last = jnp.where, Interval(*search.points)
+    low = where(found.new_is_high, last.low, new)
+    high = where(found.new_is_high, new, where(found.low_is_high, last.low, last.high))
     high_moved = found.new_is_high | found.low_is_high
-    third = where(search.bracketed, where(high_moved, search.high, search.low), low)
+    third = where(search.bracketed, where(high_moved, last.high, last.low), low)
+    best = where(found.take, new, last.best)
     return Search(
         count=search.count + 1,
         bracketed=search.bracketed | high_moved,
         stopped=found.stopped,
-        low=low,
-        high=high,
-        third=third,
-        best=where(found.take, new, search.best),
+        points=jnp.stack(Interval(low, high, third, best)),
         grad=jax.tree.map(lambda new, old: where(found.take, new, old).astype(old.dtype), grad, search.grad),
         errors=found.errors,
     )
 
 
 def _next_stepsize(search: Search, limits: Limits) -> jax.Array:
-    low, high, third = Point(*search.low), Point(*search.high), Point(*search.third)
+    low, high, third, _ = (Point(*row) for row in search.points)
     longer = jnp.where(search.count == 0, limits.guess, limits.increase_factor * low.stepsize)
     longer = jnp.minimum(longer, limits.max_stepsize)
     return jnp.where(search.bracketed, _interpolated(low, high, third), longer)
@@ -147,7 +151,7 @@ def _interpolated(low: Point, high: Point, third: Point) -> jax.Array:
 
 
 def _decide(search: Search, new: Point, start: Point, limits: Limits, approximate: bool) -> _Decision:
-    low, high, best = Point(*search.low), Point(*search.high), Point(*search.best)
+    low, high, _, best = (Point(*row) for row in search.points)
     errors = _errors(new, start, limits, approximate)
     decrease_error, error = errors[0], jnp.max(errors)
     known = search.bracketed
@@ -168,7 +172,7 @@ def _decide(search: Search, new: Point, start: Point, limits: Limits, approximat
         new_is_high=new_is_high,
         low_is_high=low_is_high,
         stopped=done | at_end | too_short | out_of_steps,
-        take=better | done | at_end | last_resort,
+        take=better | done | last_resort,
     )
 
 

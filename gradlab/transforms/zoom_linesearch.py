@@ -12,7 +12,7 @@ from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import is_none, real_dtype, zeros_like
 from gradlab.transforms.line_search import line, scaled
-from gradlab.transforms.zoom import Limits, Point, Search, zoom
+from gradlab.transforms.zoom import Interval, Limits, Point, Search, zoom
 
 INITIAL_GUESS_STRATEGIES = ("keep", "one")
 
@@ -67,7 +67,7 @@ def _scale_by_zoom_linesearch_update(
     found = zoom(path, value, slope, stored, limits)
     if verbose:
         _report(found, value, slope, tol)
-    best, info = Point(*found.best), optax.ZoomLinesearchInfo(found.count, *found.errors)
+    best, info = Point(*Interval(*found.points).best), optax.ZoomLinesearchInfo(found.count, *found.errors)
     new_state = optax.ScaleByZoomLinesearchState(best.stepsize, best.value, found.grad, info)
     return scaled(updates, best.stepsize), new_state
 
@@ -78,7 +78,7 @@ def _report(found: Search, value: jax.Array, slope: jax.Array, tol: Any) -> None
         "{curvature}; at the start the loss is {value} with slope {slope}; it goes on with step size {stepsize}"
     )
     names = ("count", "decrease", "curvature", "value", "slope", "stepsize")
-    numbers = dict(zip(names, (found.count, *found.errors, value, slope, found.best[0]), strict=True))
+    numbers = dict(zip(names, (found.count, *found.errors, value, slope, Interval(*found.points).best[0]), strict=True))
     jax.lax.cond(jnp.max(found.errors) > tol, lambda: jax.debug.print(message, **numbers), lambda: None)
 
 

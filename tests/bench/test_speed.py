@@ -28,7 +28,7 @@ def case_of(samples, **options):
 
 @pytest.fixture(scope="module")
 def report():
-    rows = ["*/tiny", "sweep/*", "*-of/adamax"]
+    rows = ["*/tiny", "minimize/*", "sweep/*", "*-of/adamax"]
     return run(rows, rounds=1, quick=True, device="cpu", trees=TREES, small=TREES["tiny"], make_sweep=tiny_sweep)
 
 
@@ -119,6 +119,12 @@ def test_bad_requests_say_what_exists():
         run("traces/tiny", trees=TREES, rounds=0)
     with pytest.raises(ValueError, match="device='abacus' is no platform that jax can use here"):
         run("traces/tiny", trees=TREES, device="abacus")
+
+
+def test_contestants_without_a_column_are_noted():
+    samples = {"gradlab": [1.0], "optax": [2.0], "torch": [2.0], "scipy": [0.25]}
+    assert measured(case_of(samples), 1).note == "scipy: 0.25 s"
+    assert measured(case_of(samples, note="warm"), 1).note == "warm; scipy: 0.25 s"
 
 
 def test_a_report_without_optional_numbers_still_has_every_column():

@@ -19,10 +19,11 @@ MODES = [
     (ZOOM, {"max_linesearch_steps": 15}),
     (ZOOM, {"max_linesearch_steps": 15, "initial_guess_strategy": "one"}),
     (ZOOM, {"max_linesearch_steps": 15, "max_learning_rate": 0.01, "approx_dec_rtol": None, "tol": 1e-3}),
-    (ZOOM, {"max_linesearch_steps": 10, "curv_rtol": 0.1, "increase_factor": 3.0, "slope_rtol": 0.1}),
+    (ZOOM, {"max_linesearch_steps": 10, "curv_rtol": 0.1, "increase_factor": 3.0, "slope_rtol": 0.4}),
     (ZOOM, {"max_linesearch_steps": 20, "curv_rtol": 1e-6, "stepsize_precision": 1e-2}),
     (BACKTRACKING, {"max_backtracking_steps": 20, "decrease_factor": 0.5}),
     (BACKTRACKING, {"max_backtracking_steps": 40, "increase_factor": float("inf"), "store_grad": True}),
+    (BACKTRACKING, {"max_backtracking_steps": 12, "rtol": 0.3, "decrease_factor": 0.5}),
     (BACKTRACKING, {"max_backtracking_steps": 3, "atol": 1e-3, "rtol": 1e-3, "max_learning_rate": 0.1}),
 ]
 
