@@ -37,7 +37,7 @@ class Minimum(NamedTuple):
     value: jax.Array  # () the function there
     grad_norm: jax.Array  # () the Euclidean norm of its gradient there
     steps: jax.Array  # () int32, updates made
-    converged: jax.Array  # () bool: the norm came down to the tolerance
+    converged: jax.Array  # () bool: the norm came down to the tolerance, where the function is finite
     state: Any  # of the optimizer
 
 
@@ -122,7 +122,8 @@ def _minimize(fun, tx, x0, args, max_steps, tol):
 
     start = _iterate(x0, *_evaluated(value_fn, x0), jnp.zeros([], jnp.int32), tx.init(x0))
     end = jax.lax.while_loop(unfinished, lambda now: _next(tx, value_fn, now), start)
-    return Minimum(end.params, end.value, end.grad_norm, end.steps, end.grad_norm <= tol, end.state)
+    converged = (end.grad_norm <= tol) & jnp.isfinite(end.value)
+    return Minimum(end.params, end.value, end.grad_norm, end.steps, converged, end.state)
 
 
 def _one_number(value: Any) -> jax.Array:

@@ -92,7 +92,7 @@ def test_bfgs_skips_pairs_of_negative_curvature():
         assert direction @ jnp.array(g) > 0
 
 
-MODES = [{}, {"memory_size": 1}, {"memory_size": 3}, {"scale_init_precond": False}]
+MODES = [{}, {"memory_size": 1}, {"scale_init_precond": False}]
 MODES += [{"learning_rate": 0.5, "linesearch": None}, {"learning_rate": optax.cosine_decay_schedule(1.0, 60)}]
 
 
@@ -121,9 +121,10 @@ def test_a_state_of_optax_continues_in_gradlab():
     state = jax.tree.map(lambda rows: rows[7], states)
     params = jnp.array([0.3, 0.1, 0.2, 0.4])
     value, grad = jax.value_and_grad(rosenbrock)(params)
-    known = {"value": value, "grad": grad, "value_fn": rosenbrock}
-    ours = gradlab.lbfgs().update(grad, state, params, **known)
-    chex.assert_trees_all_close(ours, theirs.update(grad, state, params, **known), rtol=1e-9, atol=1e-12)
+    known = {"value": value, "grad": grad}
+    ours = gradlab.lbfgs().update(grad, state, params, value_fn=rosenbrock, **known)
+    expected = jax.jit(lambda state: theirs.update(grad, state, params, value_fn=rosenbrock, **known))(state)
+    chex.assert_trees_all_close(ours, expected, rtol=1e-9, atol=1e-12)
 
 
 PEERS = {"L-BFGS-B": gradlab.lbfgs(), "BFGS": gradlab.bfgs(scale_init_precond=False), "CG": gradlab.nonlinear_cg()}

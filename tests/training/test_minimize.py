@@ -103,6 +103,15 @@ def test_a_run_that_leaves_the_numbers_ends_there():
     assert not bool(found.converged) and not np.isfinite(float(found.value))
 
 
+@pytest.mark.parametrize("slope_beyond", [0.0, 1.0])
+def test_a_run_that_leaves_the_domain_has_not_converged(slope_beyond):
+    """Beyond 5 the loss is infinite, and its gradient a finite number."""
+    beyond = lambda x: jnp.inf + slope_beyond * x
+    found = gradlab.minimize(lambda x: jnp.where(x > 5, beyond(x), -x), jnp.zeros(()), gradlab.sgd(2.0), max_steps=9)
+    assert int(found.steps) == 3 and float(found.value) == np.inf
+    assert not bool(found.converged)
+
+
 def test_complex_parameters_descend():
     target = jnp.array([1 + 2j, -3j])
     found = gradlab.minimize(lambda z: jnp.sum(jnp.abs(z - target) ** 2), jnp.zeros(2, complex), tol=1e-8)

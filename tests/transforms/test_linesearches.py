@@ -137,14 +137,14 @@ def test_where_the_loss_is_not_a_number_steps_become_shorter_until_it_is(search,
     assert float(state.value) < cliff(3.0)
 
 
-@pytest.mark.parametrize("search, options", [MODES[0], MODES[6]], ids=[ZOOM, BACKTRACKING])
+@pytest.mark.parametrize("search, options", [MODES[0], MODES[5], MODES[6]], ids=["zoom", "forgetful", "storing"])
 def test_where_every_step_fails_the_parameters_stay_and_the_next_search_starts_anew(search, options):
     tx = getattr(gradlab, search)(**options)
     broken = lambda x: jnp.where(x == 3.0, x**2, jnp.nan)
     params, downhill, known = jnp.float64(3.0), jnp.float64(-6.0), {"value": 9.0, "grad": jnp.float64(6.0)}
     updates, state = tx.update(downhill, tx.init(params), params, value_fn=broken, **known)
     assert float(updates) == 0 and float(state.learning_rate) == 0
-    assert float(state.value) == 9.0 and float(state.grad) == 6.0
+    assert float(state.value) == 9.0 and (state.grad is None or float(state.grad) == 6.0)
     updates, state = tx.update(downhill, state, params, value_fn=lambda x: x**2, **known)
     assert (params + updates) ** 2 < 9
 
