@@ -96,7 +96,22 @@ class InitRule(Rule):
     """
 
     def __call__(self, *args, **kwargs):
-        return self.inline(*args, **kwargs)
+        return _unshared(self.inline(*args, **kwargs))
+
+
+def _unshared(state: Any) -> Any:
+    """The state with a buffer of its own for every leaf: one that two leaves share could not be donated."""
+    seen = set()
+
+    def own(leaf):
+        if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
+            return leaf
+        if id(leaf) in seen:
+            return leaf.copy()
+        seen.add(id(leaf))
+        return leaf
+
+    return jax.tree.map(own, state)
 
 
 def _inline(rule: Rule, args: tuple, kwargs: dict):

@@ -174,7 +174,7 @@ def adam_mini(
     Raises:
       ValueError: as `gradlab.adamw`; from ``init``, axes that a parameter does not have, or a tree that is no prefix.
 
-    >>> params = {'kernel': jnp.ones((64, 256)), 'bias': jnp.zeros(256)}
+    >>> params = {'kernel': jnp.ones((64, 256), 'float32'), 'bias': jnp.zeros(256, 'float32')}
     >>> tx = adam_mini(0.1)
     >>> state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(tx.init(params)))
     >>> round(state_bytes / (65 * 256), 2)  # Adam's are 8 bytes a parameter
