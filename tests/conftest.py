@@ -1,12 +1,30 @@
-"""Policy of the whole suite: 64-bit arithmetic, so that oracles agree to rounding; warnings are errors."""
+"""Policy of the whole suite: 64-bit arithmetic, so that oracles agree to rounding; warnings are errors.
+
+Most of the suite's time is XLA's compiling, so LLVM's expensive passes are left out here; XLA's own passes, which
+decide about kernels, copies and donation, run as in any other process.
+"""
+
+import itertools
 
 import chex
 import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_disable_most_optimizations", True)
+
+
+_run = itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
 def _fresh_trace_counts():
     chex.clear_trace_counter()
+
+
+@pytest.fixture(autouse=True)
+def _free_programs():
+    """Each program holds memory maps, of which Linux allows a process 65,530: with all of the suite's it crashes."""
+    yield
+    if next(_run) % 200 == 0:
+        jax.clear_caches()
