@@ -16,12 +16,7 @@ from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradlab.optimizers.adamc import adamc
 from gradlab.optimizers.adamw_atan2 import adamw_atan2, scale_by_adam_atan2
 from gradlab.optimizers.adan import adan, scale_by_adan
-from gradlab.optimizers.ademamix import (
-    ademamix,
-    ademamix_alpha_schedule,
-    ademamix_b3_schedule,
-    scale_by_ademamix,
-)
+from gradlab.optimizers.ademamix import ademamix, scale_by_ademamix
 from gradlab.optimizers.adgd import adgd, barzilai_borwein, scale_by_adgd, scale_by_barzilai_borwein
 from gradlab.optimizers.adopt import adopt, scale_by_adopt
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
@@ -227,8 +222,6 @@ __all__ = [
     *REGISTRY,
     "REGISTRY",
     "adam_mini_blocks",
-    "ademamix_alpha_schedule",
-    "ademamix_b3_schedule",
     "asam",
     "differentially_private_aggregate",
     "dpsgd",

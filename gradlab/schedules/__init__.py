@@ -24,6 +24,7 @@ from gradlab.schedules.power import (
     power_cooldown_schedule,
     power_schedule,
 )
+from gradlab.schedules.slow_average import ademamix_alpha_schedule, ademamix_b3_schedule
 from gradlab.schedules.theory import RobbinsMonro, robbins_monro
 from gradlab.schedules.untuned import rectified_schedule, untuned_exponential_schedule, untuned_linear_schedule
 from gradlab.schedules.warmup import (
@@ -37,6 +38,8 @@ from gradlab.schedules.waves import chebyshev_schedule, cyclic_schedule, onecycl
 SCHEDULES = {
     factory.__name__: factory
     for factory in (
+        ademamix_alpha_schedule,
+        ademamix_b3_schedule,
         chebyshev_schedule,
         constant_schedule,
         cosine_decay_schedule,

@@ -16,7 +16,7 @@ import numpy as np
 from gradlab.core import schedule as core
 from gradlab.core.rule import Rule
 from gradlab.core.schedule import CountFunction, Schedule, as_schedule
-from gradlab.schedules import anytime, cycles, decay, piecewise, power, untuned, warmup, waves
+from gradlab.schedules import anytime, cycles, decay, piecewise, power, slow_average, untuned, warmup, waves
 
 
 class RobbinsMonro(NamedTuple):
@@ -249,6 +249,8 @@ _ENDING: frozenset[Callable] = frozenset(
         decay._polynomial,
         decay._cosine_decay,
         decay._rex,
+        slow_average._ademamix_alpha,
+        slow_average._ademamix_b3,
         warmup._warmup_constant,
         warmup._warmup_cosine_decay,
         warmup._wsd,

@@ -10,7 +10,7 @@ import gradlab
 from gradlab.optimizers.adam import adam, adamw
 from gradlab.optimizers.adamc import adamc
 from gradlab.optimizers.adamw_atan2 import adamw_atan2, scale_by_adam_atan2
-from gradlab.optimizers.ademamix import ademamix, ademamix_alpha_schedule, ademamix_b3_schedule
+from gradlab.optimizers.ademamix import ademamix
 from gradlab.optimizers.adopt import adopt
 from gradlab.optimizers.grams import grams
 from gradlab.optimizers.laprop import laprop
@@ -20,6 +20,7 @@ from gradlab.optimizers.sign import lion, signum
 from gradlab.optimizers.simplified_ademamix import simplified_ademamix
 from gradlab.optimizers.stable_adamw import stable_adamw
 from gradlab.optimizers.tiger import tiger
+from gradlab.schedules import ademamix_alpha_schedule, ademamix_b3_schedule
 from tests.oracles import modern_adam as oracle
 from tests.trajectories import STEPS, mixed_grads, mixed_tree, run
 

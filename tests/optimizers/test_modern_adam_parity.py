@@ -7,11 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from gradlab.optimizers.ademamix import ademamix, ademamix_alpha_schedule, ademamix_b3_schedule
+from gradlab.optimizers.ademamix import ademamix
 from gradlab.optimizers.adopt import adopt
 from gradlab.optimizers.nadam import nadam, nadamw
 from gradlab.optimizers.simplified_ademamix import simplified_ademamix
-from gradlab.schedules import linear_schedule
+from gradlab.schedules import ademamix_alpha_schedule, ademamix_b3_schedule, linear_schedule
 from tests.trajectories import mixed_grads, mixed_tree, run, run_torch
 
 LR = 0.01

@@ -190,11 +190,12 @@ def test_a_rank_below_one_is_refused():
         saddle_free_newton(rank=0)
 
 
-def test_on_digits_saddle_free_newton_goes_down_where_damped_newton_jumps_about():
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_on_digits_saddle_free_newton_goes_down_where_damped_newton_jumps_about(seed):
     """A 64-8-10 network of 610 parameters from near the saddle at zero: the experiment of 1406.2572 in small."""
     data = load_digits()
     images, labels = jnp.asarray(data.data[:100] / 16), jnp.asarray(data.target[:100])
-    keys = jax.random.split(jax.random.key(1))
+    keys = jax.random.split(jax.random.key(seed))
     params = {
         "hidden": {"kernel": 0.1 * jax.random.normal(keys[0], (64, 8)), "bias": jnp.zeros(8)},
         "output": {"kernel": 0.1 * jax.random.normal(keys[1], (8, 10)), "bias": jnp.zeros(10)},
@@ -214,4 +215,6 @@ def test_on_digits_saddle_free_newton_goes_down_where_damped_newton_jumps_about(
 
     plain, saddle_free = losses(newton(damping=0.1)), losses(saddle_free_newton(damping=0.1, rank=15))
     assert np.all(np.diff(saddle_free) < 0)
-    assert saddle_free[-1] < 0.2 * saddle_free[0] < 0.5 * plain[-1]
+    assert np.max(np.diff(plain)) > 0.5
+    assert saddle_free[-1] < 0.11 * saddle_free[0]
+    assert saddle_free[-1] < 0.5 * plain[-1]

@@ -2,6 +2,8 @@
 
 import math
 
+from tests.oracles.modern_adam import ademamix_alpha, ademamix_b3
+
 
 def constant_schedule(step, value):
     return value
@@ -233,3 +235,11 @@ def join_schedules(step, schedules, boundaries):
         if step >= boundary:
             begin, piece = boundary, schedule
     return piece(step - begin)
+
+
+def ademamix_alpha_schedule(step, alpha, steps, first=1):
+    return ademamix_alpha(step + first, alpha, steps)
+
+
+def ademamix_b3_schedule(step, b1, b3, steps, first=1):
+    return ademamix_b3(step + first, b1, b3, steps)

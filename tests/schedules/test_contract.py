@@ -19,7 +19,7 @@ over_cases = pytest.mark.parametrize("case", CASES, ids=repr)
 
 
 def test_registry_maps_names_to_factories():
-    assert len(SCHEDULES) == 31
+    assert len(SCHEDULES) == 33
     assert all(getattr(schedules, name) is factory for name, factory in SCHEDULES.items())
     others = {"SCHEDULES", "RobbinsMonro", "Seesaw", "robbins_monro", "seesaw_schedules"}
     assert set(schedules.__all__) == others | set(SCHEDULES)
