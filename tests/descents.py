@@ -42,7 +42,7 @@ def descend(tx, loss, params, steps=STEPS):
     return _descend(from_optax(tx), as_pytree(loss), params, steps)
 
 
-# Compiled as outside of the tests, where Optax's program and gradlab's round alike: a line search makes 1e-9 of a rounding.
+# Compiled as outside of the tests, where Optax's program and gradlab's round alike: line searches amplify rounding.
 AS_EVERYWHERE = {
     "xla_cpu_use_fusion_emitters": True,
     "xla_backend_optimization_level": 3,
