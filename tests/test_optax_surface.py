@@ -22,7 +22,6 @@ ELSEWHERE = {
     "optax._src.linear_algebra",
     "optax._src.numerics",
     "optax._src.utils",
-    "optax.contrib._muon",
 }
 IMPROVED = {"global_norm"}  # of those modules, what gradlab has in a better form
 NOT_NEEDED = {

@@ -41,6 +41,7 @@ from gradlab.optimizers.mechanic import mechanize
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
 from gradlab.optimizers.momo import momo, momo_adam
 from gradlab.optimizers.msam import msam
+from gradlab.optimizers.muon import MuonDimensionNumbers, flax_matrices, muon, scale_by_muon, scale_by_shape
 from gradlab.optimizers.nadam import nadam, nadamw, scale_by_nadam
 from gradlab.optimizers.newton import newton, saddle_free_newton, scale_by_newton, scale_by_saddle_free_newton
 from gradlab.optimizers.newton_cg import newton_cg, scale_by_newton_cg
@@ -204,6 +205,12 @@ ROWS = [
     Row(momo, "min(learning_rate, gap / |mu|^2) * mu", "2305.07583", "Optax"),
     Row(momo_adam, "min(learning_rate, gap / <mu, u>) * u, u that of adam", "2305.07583", "Optax"),
     Row(polyak_sgd, "min((value - f_min) / |g|^2, 1) * g", "2002.10542", "Optax", "scaling: it divides the step by it"),
+    Row(
+        muon,
+        "orthogonalised mu * sqrt(max(1, out / in)) for matrices, adamw for the others",
+        "Jordan 2024, 2502.16982",
+        "Optax",
+    ),
     Row(adgd, "min(sqrt(1 + growth) * step, |dp| / (2 * |dg|)) * g", "1910.09529"),
     Row(barzilai_borwein, "|dp|^2 / <dp, dg> * g", "Barzilai 1988"),
     Row(hypergradient_sgd, "g, its rate moved by <g, g before>", "1703.04782"),
@@ -221,10 +228,12 @@ REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.facto
 __all__ = [
     *REGISTRY,
     "REGISTRY",
+    "MuonDimensionNumbers",
     "adam_mini_blocks",
     "asam",
     "differentially_private_aggregate",
     "dpsgd",
+    "flax_matrices",
     "gauss_newton_bartlett",
     "hutchinson_estimator_diag_hessian",
     "hypergradient",
@@ -261,6 +270,7 @@ __all__ = [
     "scale_by_lion",
     "scale_by_madgrad",
     "scale_by_mars_adam",
+    "scale_by_muon",
     "scale_by_nadam",
     "scale_by_newton",
     "scale_by_newton_cg",
@@ -275,6 +285,7 @@ __all__ = [
     "scale_by_saddle_free_newton",
     "scale_by_samsgrad",
     "scale_by_sign",
+    "scale_by_shape",
     "scale_by_simplified_ademamix",
     "scale_by_sm3",
     "scale_by_sophia",

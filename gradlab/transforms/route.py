@@ -63,6 +63,8 @@ def _masked_init(params, *, inner, mask):
 
 
 def _masked_update(grads, state, params=None, *, inner, mask, mask_compatible_extra_args, **extra):
+    if params is not None:
+        trees.require_same_structure("gradients", grads, "parameters", params)
     mask = resolve("mask", mask, grads if params is None else params)
     structure = jax.tree.structure(grads)
     same = {name: jax.tree.structure(value) == structure for name, value in extra.items()}

@@ -114,8 +114,9 @@ EXACT: set[str] = {"nonlinear_cg"}
 # A random key is among their leaves; ``flax.nnx.Optimizer`` keeps its optimizer static and refuses to hold an array.
 KEYED = {"noisy_sgd"}
 
-# A field by the name of a moment that holds something else in Optax too: SM3's lists of row and column bounds.
-NOT_LIKE_PARAMS: dict[str, set[str]] = {"sm3": {"mu"}}
+# A field by the name of a moment that holds something else in Optax too: SM3's lists of row and column bounds, Muon's
+# averages for one part of the parameters.
+NOT_LIKE_PARAMS: dict[str, set[str]] = {"sm3": {"mu"}, "muon": {"mu", "nu"}}
 
 ZOOM = {
     "approx_dec_rtol",
@@ -135,6 +136,7 @@ OF_PARTS: dict[str, set[str]] = {
     "dowg": {"init_estim_sq_dist"},
     "galore": {"b1", "b2", "eps", "eps_root"},
     "lbfgs": ZOOM,
+    "muon": {"adam_learning_rate", "adam_eps"},
     "nonlinear_cg": ZOOM,
     "prodigy": {"betas.0", "betas.1"},
 }

@@ -1,0 +1,108 @@
+r"""Maps of a matrix's singular values: X = U diag(s) V^H becomes U diag(f(s)) V^H.
+
+One step of Newton and Schulz's iteration, with A = X X^H::
+
+    X = a X + (b A + c A^2) X          f(s) = a s + b s^3 + c s^5
+
+A sequence of such steps, after X is scaled so that no singular value exceeds one, brings all of them near one without
+a decomposition.  Coefficients that make the slope at zero large, not the limit exact, need the fewest steps.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from gradlab.core.numerics import abs_sq, safe_sqrt
+
+POLAR_EXPRESS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845749493, 0.4188073119525673),
+    (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+    (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+    (1.875, -1.25, 0.375),
+)
+"""Best polynomials one after another for singular values in [1e-3, 1], arXiv 2505.16932."""
+
+STANDARD = (3.4445, -4.7750, 2.0315)
+
+COEFFICIENTS: dict[str, tuple[tuple[float, float, float], ...]] = {
+    "standard": (STANDARD,) * 5,
+    "dion": (
+        (4.0848, -6.8946, 2.9270),
+        (3.9505, -6.3029, 2.6377),
+        (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046),
+        (2.8366, -3.0525, 1.2012),
+    ),
+    "polar_express": POLAR_EXPRESS[:5],
+    "polar_express_8": POLAR_EXPRESS,
+    "cans": (
+        (8.4703, -25.1081, 18.6293),
+        (4.1828, -3.1087, 0.5806),
+        (3.9619, -2.9541, 0.5630),
+        (3.2866, -2.4647, 0.5074),
+        (2.2737, -1.6447, 0.4162),
+    ),
+    "deepseek": (STANDARD,) * 8 + ((2.0, -1.5, 0.5),) * 2,
+    "simple_12": ((2.0, -1.5, 0.5),) * 12,
+    "cubic_5": (
+        (3.3656576, -3.3420992, 0.0),
+        (2.5744352, -1.4957376, 0.0),
+        (2.5368962, -1.4312570, 0.0),
+        (2.4418906, -1.2764040, 0.0),
+        (2.2230472, -0.9630650, 0.0),
+    ),
+}
+"""By name: Jordan's, the quintic of Optax's preset ``'dion'``, Polar Express with five and eight steps, CANS
+(2506.10935), DeepSeek-V4's eight and two, twelve of the plainest, cubics (2606.00371)."""
+
+SCALINGS = ("frobenius", "spectral", "aol", "schatten")
+
+
+def newton_schulz(x: jax.Array, coefficients: jax.Array) -> jax.Array:
+    """The iteration on one matrix.
+
+    Args:
+      x: (m, n), m <= n for speed, with singular values of at most one.
+      coefficients: (steps, 3), a row for each step.
+
+    >>> x = jnp.diag(jnp.array([1.0, 0.1]))
+    >>> newton_schulz(x, jnp.array(COEFFICIENTS['polar_express_8'])).round(3).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+
+    def step(x, row):
+        a, b, c = row
+        gram = x @ x.mT.conj()
+        return a * x + (b * gram + c * (gram @ gram)) @ x, None
+
+    return jax.lax.scan(step, x, coefficients)[0]
+
+
+def bounded(x: jax.Array, eps: jax.Array, scaling: str = "frobenius") -> jax.Array:
+    """The matrix, scaled so that no singular value exceeds one; zero stays zero.
+
+    Args:
+      x: (m, n).
+      eps: added to the divisor; the least divisor for the last two.
+      scaling: ``'frobenius'`` divides by the norm of all entries, ``'spectral'`` by the largest singular value
+        (a decomposition), ``'schatten'`` by the root of the norm of X X^H (arXiv 2506.10935), ``'aol'`` each row by
+        the root of its sum of ``|X X^H|`` (arXiv 2512.04632), which changes the singular vectors.
+
+    >>> bounded(jnp.array([[3.0, 4.0]]), 0.0).round(3).tolist()
+    [[0.6, 0.8]]
+    """
+    if scaling == "frobenius":
+        return x / (_length(x) + eps)
+    if scaling == "spectral":
+        return x / (jnp.linalg.norm(x, ord=2) + eps)
+    gram = x @ x.mT.conj()
+    if scaling == "schatten":
+        return x / jnp.sqrt(jnp.maximum(_length(gram), eps))
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.abs(gram), axis=1, keepdims=True), eps))
+
+
+def _length(x: jax.Array) -> jax.Array:
+    return safe_sqrt(jnp.sum(abs_sq(x)))

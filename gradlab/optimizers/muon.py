@@ -1,0 +1,343 @@
+r"""Muon: momentum whose matrices are orthogonalised before the step.
+
+With g the gradient, p a parameter of matrices (in, out), count = 1, 2, ... and mu = 0 before the first step::
+
+    mu = beta * mu + (1 - beta) * g
+    u = beta * mu / (1 - beta^(count+1)) + (1 - beta) * g / (1 - beta^count)     Optax's; nesterov=False: mu alone
+    u = beta * mu + (1 - beta) * g                                               bias_correction=False: Jordan's
+    o = orthogonalised u                                                         singular values near one
+    p = p - learning_rate * (scale * o + weight_decay * p)
+
+    scale = sqrt(max(1, out / in))                      Jordan 2024
+    scale = consistent_rms * sqrt(max(in, out))         arXiv 2502.16982; 0.2 takes AdamW's learning rate and decay
+    scale = sqrt(out / in)                              arXiv 2502.07529, Scion
+
+PyTorch's and Jordan's ``buffer = momentum * buffer + g`` points where mu does, and what follows forgets its length.
+"""
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import contrib
+from optax.contrib import MuonDimensionNumbers
+
+from gradlab.core import check
+from gradlab.core import tree as trees
+from gradlab.core.compose import chain, empty_init
+from gradlab.core.leafwise import leafwise
+from gradlab.core.matrixwise import STRATEGIES, fans, is_layout, matrixwise, spread_layout
+from gradlab.core.numerics import debias
+from gradlab.core.rule import Static, static
+from gradlab.core.spectral import COEFFICIENTS, SCALINGS, STANDARD, bounded, newton_schulz
+from gradlab.core.transform import Transform, transform
+from gradlab.core.tree import zeros_like
+from gradlab.core.values import relabel
+from gradlab.optimizers.adam import scale_by_adam
+from gradlab.transforms.decay import add_decayed_weights
+from gradlab.transforms.route import partition
+from gradlab.transforms.scaling import scale_by_learning_rate
+
+SHAPE_SCALES = ("jordan", "scion")
+HEADS = ("head", "logits", "classifier", "unembed")
+
+
+@dataclasses.dataclass(frozen=True)
+class _FlaxMatrices:
+    """The layout that `flax_matrices` makes."""
+
+    fallback: tuple[str, ...]
+
+    def __call__(self, params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(self._layout, params)
+
+    def _layout(self, path: tuple, p: Any) -> MuonDimensionNumbers | None:
+        *modules, name = trees.path_name(path).split("/")
+        excluded = any(re.search(pattern, "/".join(modules)) for pattern in self.fallback)
+        if name != "kernel" or jnp.ndim(p) < 2 or excluded:
+            return None
+        if jnp.ndim(p) == 3 and modules and modules[-1] in ("query", "key", "value"):
+            return MuonDimensionNumbers(0, (1, 2))
+        return MuonDimensionNumbers(tuple(range(jnp.ndim(p) - 1)), -1)
+
+
+def flax_matrices(*fallback: str) -> Any:
+    """Which parameters of a Flax model are matrices, by Flax's conventions; for ``muon_weight_dimension_numbers``.
+
+    Kernels are: (in, out) of ``Dense``, (h, w, in, out) of ``Conv``, (in, heads, size) of attention's query, key and
+    value, (heads, size, out) of its output.  Embeddings, norms and biases are not, and neither is a kernel in a module
+    with one of the patterns in its path.
+
+    Args:
+      *fallback: regular expressions; ``'head', 'logits', 'classifier', 'unembed'`` if none is given.  A last layer
+        that Flax named, ``Dense_2``, does not show: name it here.
+
+    >>> params = {'Embed_0': {'embedding': jnp.ones((9, 4))}, 'Dense_0': {'kernel': jnp.ones((4, 4))}}
+    >>> flax_matrices()(params)['Dense_0']['kernel'], flax_matrices()(params)['Embed_0']['embedding']
+    (MuonDimensionNumbers(reduction_axis=(0,), output_axis=-1), None)
+    """
+    return _FlaxMatrices(fallback or HEADS)
+
+
+def _scale_by_muon_init(params, *, ns_coeffs, ns_steps, mu_dtype):
+    return contrib.MuonState(
+        count=jnp.zeros([], jnp.int32), mu=zeros_like(params, mu_dtype), ns_coeffs=jnp.asarray(ns_coeffs)
+    )
+
+
+def _momentum_rule(g, mu, *, count, beta, nesterov, bias_correction):
+    mu = beta * mu + (1 - beta) * g
+    weight = lambda count: debias(beta, count) if bias_correction else 1.0
+    if nesterov:
+        return beta * mu / weight(count + 1) + (1 - beta) * g / weight(count), mu
+    return mu / weight(count), mu
+
+
+def _orthogonal_rule(x, *, coefficients, eps, scaling):
+    return newton_schulz(bounded(x, eps, scaling), coefficients)
+
+
+def _dual_norm_rule(u, o):
+    return (jnp.sum(u.conj() * o) * o,)
+
+
+def _scale_by_muon_update(
+    grads,
+    state,
+    params=None,
+    *,
+    beta,
+    eps,
+    ns_steps,
+    nesterov,
+    bias_correction,
+    adaptive,
+    preconditioning,
+    layout,
+    strategy,
+    **extra,
+):
+    del params, extra
+    count = optax.safe_increment(state.count)
+    flags = {"nesterov": nesterov, "bias_correction": bias_correction}
+    u, mu = leafwise(_momentum_rule, grads, [state.mu], structure=flags, count=count, beta=beta)
+    rows = state.ns_coeffs
+    updates = matrixwise(
+        _orthogonal_rule,
+        u,
+        layout,
+        structure={"scaling": preconditioning},
+        strategy=strategy,
+        coefficients=rows if jnp.ndim(rows) == 2 else jnp.broadcast_to(rows, (ns_steps, 3)),
+        eps=eps,
+    )
+    if adaptive:
+        (updates,) = leafwise(_dual_norm_rule, u, params=updates)
+    return updates, contrib.MuonState(count=count, mu=mu, ns_coeffs=state.ns_coeffs)
+
+
+def scale_by_muon(
+    ns_coeffs: Any = STANDARD,
+    ns_steps: int = 5,
+    beta: Any = 0.95,
+    eps: Any = 1e-8,
+    mu_dtype: Any = None,
+    *,
+    nesterov: bool = True,
+    adaptive: bool = False,
+    preconditioning: str = "frobenius",
+    weight_dimension_numbers: Any = None,
+    bias_correction: bool = True,
+    strategy: str | None = None,
+) -> Transform:
+    """Orthogonalised momentum, without the scale of `muon`; all parameters must be matrices.
+
+    >>> tx = scale_by_muon('polar_express_8')
+    >>> grads = jnp.array([[3.0, 0.0], [0.0, -0.5]])
+    >>> tx.update(grads, tx.init(grads))[0].round(3).tolist()
+    [[1.0, 0.0], [0.0, -1.0]]
+    """
+    check.decay_rate(beta=beta)
+    check.non_negative(eps=eps)
+    check.in_range("ns_steps", ns_steps, 1)
+    check.one_of("preconditioning", preconditioning, SCALINGS)
+    if strategy is not None:
+        check.one_of("strategy", strategy, STRATEGIES)
+    at_init = {"ns_coeffs": static(_rows(ns_coeffs, ns_steps)), "ns_steps": static(ns_steps)}
+    return transform(
+        _scale_by_muon_init,
+        _scale_by_muon_update,
+        at_init={**at_init, "mu_dtype": static(mu_dtype)},
+        beta=beta,
+        eps=eps,
+        ns_steps=static(ns_steps),
+        nesterov=static(nesterov),
+        bias_correction=static(bias_correction),
+        adaptive=static(adaptive),
+        preconditioning=static(preconditioning),
+        layout=static(MuonDimensionNumbers() if weight_dimension_numbers is None else weight_dimension_numbers),
+        strategy=static(strategy),
+    )
+
+
+def _rows(ns_coeffs: Any, ns_steps: int) -> tuple:
+    """The coefficients as Optax's state holds them: three numbers for every step alike, or a row for each step."""
+    if isinstance(ns_coeffs, str):
+        check.one_of("ns_coeffs", ns_coeffs, COEFFICIENTS)
+        return STANDARD if ns_coeffs == "standard" else COEFFICIENTS[ns_coeffs]
+    rows = jnp.asarray(ns_coeffs)
+    if rows.ndim not in (1, 2) or rows.shape[-1] != 3:
+        raise ValueError(f"`ns_coeffs` must be three numbers or rows of three, got shape {rows.shape}")
+    if rows.ndim == 2 and len(rows) > ns_steps:
+        raise ValueError(f"`ns_coeffs` has {len(rows)} rows, but ns_steps={ns_steps}; give as many steps as rows")
+    return jax.tree.map(float, tuple(map(tuple, ns_coeffs)) if rows.ndim == 2 else tuple(ns_coeffs))
+
+
+def _shape_rule(u, *, factor, consistent_rms):
+    return (factor * u if consistent_rms is None else consistent_rms * factor * u,)
+
+
+def _scale_by_shape_update(grads, state, params=None, *, layout, shape_scale, consistent_rms, **extra):
+    del params, extra
+    inputs, outputs = fans(grads, layout)
+
+    def factor(m, n):
+        if consistent_rms is not None:
+            return max(m, n) ** 0.5
+        return (n / m if shape_scale == "scion" else max(1.0, n / m)) ** 0.5
+
+    factors = jax.tree.map(factor, inputs, outputs)
+    rms = {} if consistent_rms is None else {"consistent_rms": consistent_rms}
+    structure = {} if rms else {"consistent_rms": None}
+    (updates,) = leafwise(_shape_rule, grads, leaf_structure={"factor": factors}, structure=structure, **rms)
+    return updates, state
+
+
+def scale_by_shape(
+    weight_dimension_numbers: Any = None, consistent_rms: Any = None, *, shape_scale: str = "jordan"
+) -> Transform:
+    """Multiplies the updates by a function of the shape of their matrices; see `muon`.
+
+    >>> scale_by_shape().update(jnp.ones((1, 4)), optax.EmptyState())[0].tolist()
+    [[2.0, 2.0, 2.0, 2.0]]
+    """
+    check.positive(consistent_rms=consistent_rms)
+    check.one_of("shape_scale", shape_scale, SHAPE_SCALES)
+    layout = MuonDimensionNumbers() if weight_dimension_numbers is None else weight_dimension_numbers
+    return transform(
+        empty_init,
+        _scale_by_shape_update,
+        layout=static(layout),
+        shape_scale=static(shape_scale),
+        consistent_rms=consistent_rms,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _MuonOrAdam:
+    """The labels of `muon`'s partition: matrices are what has a layout, without one what has two axes."""
+
+    layout: Static
+
+    def __repr__(self) -> str:
+        return f"muon for {self.layout.value!r}"
+
+    def __call__(self, params: Any) -> Any:
+        if self.layout.value is None:
+            return jax.tree.map(lambda p: "muon" if jnp.ndim(p) == 2 else "adam", params)
+        layouts = spread_layout(self.layout.value, params)
+        return jax.tree.map(lambda one: "adam" if one is None else "muon", layouts, is_leaf=is_layout)
+
+
+def muon(
+    learning_rate: Any,
+    ns_coeffs: Any = STANDARD,
+    ns_steps: int = 5,
+    beta: Any = 0.95,
+    eps: Any = 1e-8,
+    weight_decay: Any = 0.0,
+    weight_decay_mask: Any = None,
+    mu_dtype: Any = None,
+    *,
+    nesterov: bool = True,
+    adaptive: bool = False,
+    preconditioning: str = "frobenius",
+    adam_b1: Any = 0.9,
+    adam_b2: Any = 0.999,
+    adam_eps_root: Any = 0.0,
+    adam_weight_decay: Any = 0.0,
+    adam_learning_rate: Any = None,
+    muon_weight_dimension_numbers: Any = None,
+    consistent_rms: Any = None,
+    bias_correction: bool = True,
+    shape_scale: str = "jordan",
+    strategy: str | None = None,
+) -> Transform:
+    """Muon (Jordan 2024; Liu et al., arXiv 2502.16982) for matrices, AdamW for everything else.
+
+    The recurrence heads this module.  By default every parameter of two axes is a matrix, as in Optax: embeddings and
+    the last layer too, which is not what the authors advise.  ``muon_weight_dimension_numbers=flax_matrices()`` takes
+    Flax's kernels alone.  Equal shapes are orthogonalised together, traced and compiled once.
+
+    Args:
+      learning_rate: a number or a schedule; about 0.02, or AdamW's with ``consistent_rms=0.2``.
+      ns_coeffs: (static) a name in `gradlab.core.spectral.COEFFICIENTS`, or three numbers, or a row for each step.
+      ns_steps: (static) steps of the iteration, where the coefficients do not say it.
+      beta: decay of the average of gradients, in [0, 1).
+      eps: added to the norm by which a matrix is divided, and to Adam's root.
+      weight_decay: factor of the matrices, multiplied by the learning rate.
+      weight_decay_mask: which matrices decay; as for `gradlab.masked`.
+      mu_dtype: (static) dtype in which the averages of gradients are stored.
+      nesterov: (static) whether the step looks ahead.
+      adaptive: (static) whether a leaf's step is multiplied by its dual norm, ``<u, o>`` (arXiv 2409.20325).
+      preconditioning: (static) what bounds the singular values first; see `gradlab.core.spectral.bounded`.
+      adam_b1, adam_b2, adam_eps_root, adam_weight_decay: of AdamW for the other parameters.
+      adam_learning_rate: of AdamW; ``learning_rate`` if None.  It is a number of its own to `replace`.
+      muon_weight_dimension_numbers: (static) ``MuonDimensionNumbers(input axes, output axes)`` for all parameters, a
+        prefix tree of these with None for AdamW's, or a function from parameters to one.  Other axes are batch axes.
+      consistent_rms: root mean square of the steps, which the shape then does not change; None for ``shape_scale``.
+      bias_correction: (static) false mixes gradient and average as Jordan and PyTorch do; Optax's first twenty steps
+        weigh the gradient more.
+      shape_scale: (static) ``'jordan'`` or ``'scion'``.
+      strategy: (static) how matrices of equal shape run; see `gradlab.core.matrixwise.matrixwise`.
+
+    Raises:
+      ValueError: a number out of its range, an unknown name, a layout that does not fit, with the path.
+
+    >>> params = {'kernel': jnp.array([[3.0, 0.0], [0.0, -0.5]]), 'bias': jnp.array([1.0])}
+    >>> tx = muon(0.1, 'polar_express_8')
+    >>> updates, _ = tx.update(params, tx.init(params), params)
+    >>> jnp.diag(updates['kernel']).round(3).tolist()  # minus the learning rate, whatever the gradient's length
+    [-0.1, 0.1]
+    """
+    check.non_negative(learning_rate=learning_rate, adam_learning_rate=adam_learning_rate)
+    layout = muon_weight_dimension_numbers
+    of_matrices = chain(
+        scale_by_muon(
+            ns_coeffs,
+            ns_steps,
+            beta,
+            eps,
+            mu_dtype,
+            nesterov=nesterov,
+            adaptive=adaptive,
+            preconditioning=preconditioning,
+            weight_dimension_numbers=layout,
+            bias_correction=bias_correction,
+            strategy=strategy,
+        ),
+        scale_by_shape(layout, consistent_rms, shape_scale=shape_scale),
+        add_decayed_weights(weight_decay, weight_decay_mask),
+        scale_by_learning_rate(learning_rate),
+    )
+    adam_rate = learning_rate if adam_learning_rate is None else adam_learning_rate
+    direction = scale_by_adam(adam_b1, adam_b2, eps, adam_eps_root, mu_dtype, nesterov=nesterov)
+    of_others = chain(
+        relabel(direction, b1="adam_b1", b2="adam_b2", eps="adam_eps", eps_root="adam_eps_root"),
+        relabel(add_decayed_weights(adam_weight_decay), weight_decay="adam_weight_decay"),
+        relabel(scale_by_learning_rate(adam_rate), learning_rate="adam_learning_rate"),
+    )
+    return partition({"muon": of_matrices, "adam": of_others}, _MuonOrAdam(static(layout)))

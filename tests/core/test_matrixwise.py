@@ -1,0 +1,122 @@
+"""The engine: layouts, groups of equal shapes, three ways to run a group, messages."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from optax.contrib import MuonDimensionNumbers
+
+from gradlab.core.matrixwise import STRATEGIES, fans, matrixwise
+from gradlab.core.spectral import COEFFICIENTS, newton_schulz
+
+LAYOUT = {"a": MuonDimensionNumbers(), "b": MuonDimensionNumbers(1, 2), "c": MuonDimensionNumbers((0, 1), 2)}
+SHAPES = {"a": (3, 5), "b": (4, 5, 3), "c": (1, 3, 5)}
+
+
+def _doubled_rule(x, *, factor, offset):
+    assert x.ndim == 2 and x.shape[0] <= x.shape[1] and x.dtype == jnp.promote_types(x.dtype, jnp.float32)
+    return factor * x @ x.mT @ x + offset
+
+
+def _plain_rule(x, *, factor):
+    return _doubled_rule(x, factor=factor, offset=0)
+
+
+def tree(dtype=jnp.float64):
+    keys = jax.random.split(jax.random.key(0), len(SHAPES))
+    return {name: jax.random.normal(key, SHAPES[name], dtype) for name, key in zip(SHAPES, keys, strict=True)}
+
+
+def by_hand(x, factor):
+    return factor * x @ x.T @ x
+
+
+@pytest.mark.parametrize("strategy", [None, *STRATEGIES])
+def test_every_strategy_gives_each_matrix_its_own_result(strategy):
+    x = tree()
+    got = matrixwise(_plain_rule, x, LAYOUT, factor=2.0, strategy=strategy)
+    np.testing.assert_allclose(got["a"], by_hand(x["a"], 2.0), rtol=1e-12)
+    for index in range(4):
+        np.testing.assert_allclose(got["b"][index], by_hand(x["b"][index], 2.0), rtol=1e-12)
+    np.testing.assert_allclose(got["c"][0], by_hand(x["c"][0], 2.0), rtol=1e-12)
+
+
+def test_axes_in_another_order_are_the_transposed_matrix():
+    x = jax.random.normal(jax.random.key(1), (5, 2, 3))
+    got = matrixwise(_plain_rule, x, MuonDimensionNumbers((2, 0), 1), factor=1.0)
+    flat = x.transpose(2, 0, 1).reshape(15, 2)
+    np.testing.assert_allclose(got.transpose(2, 0, 1).reshape(15, 2), by_hand(flat, 1.0), rtol=1e-12)
+
+
+def _schulz_rule(x, *, rows):
+    return newton_schulz(x, rows)
+
+
+@pytest.mark.parametrize(("strategy", "per_leaf"), [("stack", False), ("map", False), ("leaf", True)])
+def test_a_group_is_one_loop_whatever_its_number_of_leaves(strategy, per_leaf):
+    leaves = {f"{index}": jnp.ones((4, 6) if index % 2 else (6, 4)) for index in range(6)} | {"other": jnp.ones((2, 2))}
+    rows = jnp.asarray(COEFFICIENTS["dion"])
+    run = lambda x: matrixwise(_schulz_rule, x, MuonDimensionNumbers(), rows=rows, strategy=strategy)
+    bodies = [loop for loop in _loops(jax.make_jaxpr(run)(leaves).jaxpr) if "dot_general" in str(loop)]
+    innermost = [loop for loop in bodies if not list(_loops(loop))]
+    assert len(innermost) == (7 if per_leaf else 2)
+    if per_leaf:
+        assert len(set(map(id, innermost))) == 2
+
+
+def _loops(jaxpr):
+    for equation in jaxpr.eqns:
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                if equation.primitive.name == "scan":
+                    yield inner
+                yield from _loops(inner)
+
+
+def test_narrow_leaves_are_computed_in_float32_and_stay_narrow():
+    x = tree(jnp.bfloat16)
+    got = matrixwise(_plain_rule, x, LAYOUT, factor=2.0)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(got))
+    wide = by_hand(np.asarray(x["a"], np.float32), 2.0)
+    np.testing.assert_allclose(np.asarray(got["a"], np.float32), wide, rtol=2**-8)
+
+
+def test_none_leaves_and_trees_without_leaves_stay():
+    assert matrixwise(_plain_rule, {"a": None}, MuonDimensionNumbers(), factor=1.0) == {"a": None}
+    assert matrixwise(_plain_rule, {}, MuonDimensionNumbers(), factor=1.0) == {}
+
+
+def test_lanes_equal_single_runs():
+    x, factors = tree(), jnp.array([0.5, 2.0])
+    lanes = jax.vmap(lambda factor: matrixwise(_plain_rule, x, LAYOUT, factor=factor))(factors)
+    for index, factor in enumerate(factors):
+        alone = matrixwise(_plain_rule, x, LAYOUT, factor=factor)
+        jax.tree.map(lambda a, b, i=index: np.testing.assert_allclose(a[i], b, rtol=1e-12), lanes, alone)
+
+
+def test_fans_leave_the_batch_out():
+    inputs, outputs = fans(tree(), LAYOUT)
+    assert inputs == {"a": 3, "b": 5, "c": 3} and outputs == {"a": 5, "b": 3, "c": 5}
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape", "message"),
+    [
+        (None, (2, 2), "'part/w' has no layout"),
+        (MuonDimensionNumbers(0, 2), (2, 2), "'part/w' has 2 axes"),
+        (MuonDimensionNumbers(), (3,), "'part/w' has 1 axes"),
+        (MuonDimensionNumbers(0, (0, 1)), (2, 2), "'part/w' needs distinct"),
+        (MuonDimensionNumbers(1, -1), (2, 2), "'part/w' needs distinct"),
+        (MuonDimensionNumbers((), 1), (2, 2), "'part/w' needs distinct"),
+        ({"parts": MuonDimensionNumbers()}, (2, 2), r"leaves \['parts'\], which is no prefix"),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused_with_the_path(layout, shape, message):
+    with pytest.raises(ValueError, match=message):
+        matrixwise(_plain_rule, {"part": {"w": jnp.ones(shape)}}, layout, factor=1.0)
+
+
+def test_an_unknown_strategy_is_refused():
+    with pytest.raises(ValueError, match="strategy 'stak'.*'stack'"):
+        matrixwise(_plain_rule, {}, MuonDimensionNumbers(), factor=1.0, strategy="stak")

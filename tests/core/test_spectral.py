@@ -1,0 +1,80 @@
+"""Spectral maps: what every set of coefficients does to singular values, and the matrices that have only few."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradlab.core.spectral import COEFFICIENTS, SCALINGS, bounded, newton_schulz
+from tests.oracles import muon as oracle
+
+# Where singular values in [0.01, 1] end, to two digits.
+RANGES = {
+    "standard": (0.68, 1.13),
+    "dion": (0.98, 1.03),
+    "polar_express": (0.88, 1.12),
+    "polar_express_8": (1.0, 1.0),
+    "cans": (0.88, 1.12),
+    "deepseek": (1.0, 1.0),
+    "simple_12": (1.0, 1.0),
+    "cubic_5": (0.77, 1.30),
+}
+TURBO_MUON = [  # arXiv 2512.04632 as its authors tabulate it
+    (4.0098, -7.0585, 2.4635),
+    (3.4585, -5.5479, 2.5959),
+    (2.7573, -3.2939, 1.4254),
+    (2.7215, -3.0494, 1.3169),
+]
+
+
+def matrix(m, n, seed=0, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(m, n))
+    return x + 1j * rng.normal(size=(m, n)) if np.issubdtype(dtype, np.complexfloating) else x
+
+
+@pytest.mark.parametrize("name", sorted(COEFFICIENTS))
+def test_singular_values_stay_positive_and_end_in_the_stated_range(name):
+    everywhere = oracle.polynomial(np.geomspace(1e-9, 1, 200_001), COEFFICIENTS[name])
+    assert np.all(everywhere > 0)
+    ends = oracle.polynomial(np.geomspace(1e-2, 1, 200_001), COEFFICIENTS[name])
+    np.testing.assert_allclose((ends.min(), ends.max()), RANGES[name], atol=6e-3)
+
+
+def test_the_coefficients_of_turbo_muon_turn_a_matrix_of_rank_one_uphill():
+    """Why they are not among the sets: one is what their own scaling makes of such a matrix's singular value."""
+    assert oracle.polynomial(1.0, TURBO_MUON) < -0.99
+    g = np.outer(matrix(4, 1)[:, 0], matrix(1, 6, seed=1)[0])
+    step = newton_schulz(bounded(jnp.asarray(g), 1e-8, "aol"), jnp.asarray(TURBO_MUON))
+    cosine = np.sum(step * g) / np.linalg.norm(step) / np.linalg.norm(g)
+    assert cosine < -0.9
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("name", sorted(COEFFICIENTS))
+def test_the_iteration_maps_singular_values_and_keeps_the_vectors(name, dtype):
+    x = matrix(4, 7, dtype=dtype)
+    x = x / np.linalg.norm(x)
+    u, sigma, vh = np.linalg.svd(x, full_matrices=False)
+    expected = u @ np.diag(oracle.polynomial(sigma, COEFFICIENTS[name])) @ vh
+    np.testing.assert_allclose(newton_schulz(jnp.asarray(x), jnp.asarray(COEFFICIENTS[name])), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_no_singular_value_of_a_bounded_matrix_exceeds_one(scaling, dtype):
+    for m, n in ((1, 5), (4, 4), (3, 9)):
+        x = 7 * matrix(m, n, seed=m, dtype=dtype)
+        got = bounded(jnp.asarray(x), 1e-8, scaling)
+        np.testing.assert_allclose(got, oracle.bounded(x, 1e-8, scaling), rtol=1e-7)
+        assert np.linalg.norm(got, 2) <= 1 + 1e-12
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_zero_stays_zero(scaling):
+    np.testing.assert_array_equal(bounded(jnp.zeros((2, 3)), 1e-8, scaling), np.zeros((2, 3)))
+
+
+def test_the_derivative_at_zero_is_finite():
+    loss = lambda x: jnp.sum(newton_schulz(bounded(x, 1e-8), jnp.asarray(COEFFICIENTS["standard"])) ** 2)
+    assert jnp.all(jnp.isfinite(jax.grad(loss)(jnp.zeros((2, 3)))))
