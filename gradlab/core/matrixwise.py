@@ -77,6 +77,16 @@ def fans(tree: Tree, layout: Any) -> tuple[Tree, Tree]:
     return tuple(jax.tree.unflatten(treedef, [view.upright[side] for view in views]) for side in (0, 1))
 
 
+def matrix_axes(tree: Tree, layout: Any) -> Tree:
+    """The batch, input and output axes of every leaf, as a tree of triples of tuples.
+
+    >>> matrix_axes({'w': jnp.ones((2, 4, 8))}, MuonDimensionNumbers(1, 2))
+    {'w': ((0,), (1,), (2,))}
+    """
+    views, treedef = _views(tree, layout)
+    return jax.tree.unflatten(treedef, [view.axes for view in views])
+
+
 def _views(tree: Tree, layout: Any) -> tuple[list["_View"], Any]:
     paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
     layouts = treedef.flatten_up_to(spread_layout(layout, tree))
@@ -140,9 +150,9 @@ class _View:
     """A leaf as a stack of wide matrices, and back."""
 
     def __init__(self, x: jax.Array, layout: MuonDimensionNumbers, path: str):
-        sides = axes_of(layout, x.ndim, path)
-        self.order = sum(sides, ())
-        self.count, rows, columns = (math.prod(x.shape[axis] for axis in side) for side in sides)
+        self.axes = axes_of(layout, x.ndim, path)
+        self.order = sum(self.axes, ())
+        self.count, rows, columns = (math.prod(x.shape[axis] for axis in side) for side in self.axes)
         self.upright, self.sizes = (rows, columns), tuple(x.shape[axis] for axis in self.order)
         self.is_tall = rows > columns
         self.shape = (columns, rows) if self.is_tall else (rows, columns)

@@ -46,6 +46,7 @@ from gradlab.optimizers.nadam import nadam, nadamw, scale_by_nadam
 from gradlab.optimizers.newton import newton, saddle_free_newton, scale_by_newton, scale_by_saddle_free_newton
 from gradlab.optimizers.newton_cg import newton_cg, scale_by_newton_cg
 from gradlab.optimizers.noisy import noisy_sgd
+from gradlab.optimizers.normuon import normalize_outputs, normuon
 from gradlab.optimizers.novograd import novograd, scale_by_novograd
 from gradlab.optimizers.optimistic import (
     optimistic_adam,
@@ -211,6 +212,7 @@ ROWS = [
         "Jordan 2024, 2502.16982",
         "Optax",
     ),
+    Row(normuon, "muon's step over the root of its average square for each output", "2510.05491"),
     Row(adgd, "min(sqrt(1 + growth) * step, |dp| / (2 * |dg|)) * g", "1910.09529"),
     Row(barzilai_borwein, "|dp|^2 / <dp, dg> * g", "Barzilai 1988"),
     Row(hypergradient_sgd, "g, its rate moved by <g, g before>", "1703.04782"),
@@ -240,6 +242,7 @@ __all__ = [
     "mechanize",
     "msam",
     "normalize",
+    "normalize_outputs",
     "primal_averaging",
     "sam",
     "scale_by_acprop",

@@ -252,6 +252,32 @@ class _MuonOrAdam:
         return jax.tree.map(lambda one: "adam" if one is None else "muon", layouts, is_leaf=is_layout)
 
 
+def beside_adamw(
+    of_matrices: Transform, layout: Any, *, learning_rate: Any, weight_decay: Any, nesterov: bool, **adam: Any
+) -> Transform:
+    """A transform for the parameters that are matrices, with AdamW for the others: its numbers go by ``adam_...``.
+
+    Args:
+      of_matrices: for the parameters to which ``layout`` gives one, or if it is None for those of two axes.
+      layout: as ``muon_weight_dimension_numbers`` of `muon`.
+      learning_rate, weight_decay, nesterov, **adam: of AdamW.
+    """
+    direction = scale_by_adam(nesterov=nesterov, **adam)
+    of_others = chain(
+        relabel(direction, b1="adam_b1", b2="adam_b2", eps="adam_eps", eps_root="adam_eps_root"),
+        relabel(add_decayed_weights(weight_decay), weight_decay="adam_weight_decay"),
+        relabel(scale_by_learning_rate(learning_rate), learning_rate="adam_learning_rate"),
+    )
+    return partition({"muon": of_matrices, "adam": of_others}, _MuonOrAdam(static(layout)))
+
+
+def named_layout(choice: Any) -> Any:
+    if not isinstance(choice, str):
+        return choice
+    check.one_of("muon_weight_dimension_numbers", choice, ("flax",))
+    return flax_matrices()
+
+
 def muon(
     learning_rate: Any,
     ns_coeffs: Any = STANDARD,
@@ -279,8 +305,8 @@ def muon(
     """Muon (Jordan 2024; Liu et al., arXiv 2502.16982) for matrices, AdamW for everything else.
 
     The recurrence heads this module.  By default every parameter of two axes is a matrix, as in Optax: embeddings and
-    the last layer too, which is not what the authors advise.  ``muon_weight_dimension_numbers=flax_matrices()`` takes
-    Flax's kernels alone.  Equal shapes are orthogonalised together, traced and compiled once.
+    the last layer too, which is not what the authors advise.  ``muon_weight_dimension_numbers='flax'`` takes Flax's
+    kernels alone, see `flax_matrices`.  Equal shapes are orthogonalised together, traced and compiled once.
 
     Args:
       learning_rate: a number or a schedule; about 0.02, or AdamW's with ``consistent_rms=0.2``.
@@ -297,7 +323,8 @@ def muon(
       adam_b1, adam_b2, adam_eps_root, adam_weight_decay: of AdamW for the other parameters.
       adam_learning_rate: of AdamW; ``learning_rate`` if None.  It is a number of its own to `replace`.
       muon_weight_dimension_numbers: (static) ``MuonDimensionNumbers(input axes, output axes)`` for all parameters, a
-        prefix tree of these with None for AdamW's, or a function from parameters to one.  Other axes are batch axes.
+        prefix tree of these with None for AdamW's, a function from parameters to one, or ``'flax'`` for
+        ``flax_matrices()``.  Other axes are batch axes.
       consistent_rms: root mean square of the steps, which the shape then does not change; None for ``shape_scale``.
       bias_correction: (static) false mixes gradient and average as Jordan and PyTorch do; Optax's first twenty steps
         weigh the gradient more.
@@ -314,7 +341,7 @@ def muon(
     [-0.1, 0.1]
     """
     check.non_negative(learning_rate=learning_rate, adam_learning_rate=adam_learning_rate)
-    layout = muon_weight_dimension_numbers
+    layout = named_layout(muon_weight_dimension_numbers)
     of_matrices = chain(
         scale_by_muon(
             ns_coeffs,
@@ -333,11 +360,15 @@ def muon(
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),
     )
-    adam_rate = learning_rate if adam_learning_rate is None else adam_learning_rate
-    direction = scale_by_adam(adam_b1, adam_b2, eps, adam_eps_root, mu_dtype, nesterov=nesterov)
-    of_others = chain(
-        relabel(direction, b1="adam_b1", b2="adam_b2", eps="adam_eps", eps_root="adam_eps_root"),
-        relabel(add_decayed_weights(adam_weight_decay), weight_decay="adam_weight_decay"),
-        relabel(scale_by_learning_rate(adam_rate), learning_rate="adam_learning_rate"),
+    return beside_adamw(
+        of_matrices,
+        layout,
+        learning_rate=learning_rate if adam_learning_rate is None else adam_learning_rate,
+        b1=adam_b1,
+        b2=adam_b2,
+        eps=eps,
+        eps_root=adam_eps_root,
+        weight_decay=adam_weight_decay,
+        mu_dtype=mu_dtype,
+        nesterov=nesterov,
     )
-    return partition({"muon": of_matrices, "adam": of_others}, _MuonOrAdam(static(layout)))

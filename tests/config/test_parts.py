@@ -180,3 +180,11 @@ def test_all_values_that_the_factory_refuses():
         "b1": "must be in [0, 1), got 2",
         "weight_decay": "must be >= 0, got -3",
     }
+
+
+def test_the_structure_of_muon_is_named_in_a_config():
+    part = {"name": "muon", "learning_rate": 0.02, "ns_coeffs": "cans", "muon_weight_dimension_numbers": "flax"}
+    made = make_part(OPTIMIZER, checked_part(OPTIMIZER, part))
+    direct = gradlab.muon(0.02, "cans", muon_weight_dimension_numbers=gradlab.flax_matrices())
+    assert jax.tree.structure(made) == jax.tree.structure(direct)
+    assert messages(OPTIMIZER, {**part, "ns_coeffs": "can"}).keys() == {"ns_coeffs"}

@@ -115,8 +115,8 @@ EXACT: set[str] = {"nonlinear_cg"}
 KEYED = {"noisy_sgd"}
 
 # A field by the name of a moment that holds something else in Optax too: SM3's lists of row and column bounds, Muon's
-# averages for one part of the parameters.
-NOT_LIKE_PARAMS: dict[str, set[str]] = {"sm3": {"mu"}, "muon": {"mu", "nu"}}
+# and NorMuon's averages for one part of the parameters.
+NOT_LIKE_PARAMS: dict[str, set[str]] = {"sm3": {"mu"}, "muon": {"mu", "nu"}, "normuon": {"mu", "nu"}}
 
 ZOOM = {
     "approx_dec_rtol",
@@ -137,6 +137,7 @@ OF_PARTS: dict[str, set[str]] = {
     "galore": {"b1", "b2", "eps", "eps_root"},
     "lbfgs": ZOOM,
     "muon": {"adam_learning_rate", "adam_eps"},
+    "normuon": {"adam_learning_rate"},
     "nonlinear_cg": ZOOM,
     "prodigy": {"betas.0", "betas.1"},
 }

@@ -10,7 +10,7 @@ import pytest
 from optax import contrib
 
 import gradlab
-from gradlab import MuonDimensionNumbers, flax_matrices, muon, scale_by_muon, scale_by_shape
+from gradlab import MuonDimensionNumbers, flax_matrices, muon, normuon, scale_by_muon, scale_by_shape
 from gradlab.core.spectral import COEFFICIENTS
 from tests.oracles import muon as oracle
 
@@ -125,6 +125,42 @@ def test_without_bias_correction_it_is_the_sum_of_jordan_and_pytorch():
     assert np.max(np.abs(with_it - expected)) > 1e-3
 
 
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4), (1, 5)])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({}, {}),
+        ({"b2": 0.5, "eps": 0.1, "weight_decay": 0.1}, {"b2": 0.5, "eps": 0.1, "weight_decay": 0.1}),
+        ({"consistent_rms": 0.2, "nesterov": False}, {"rms": 0.2, "nesterov": False}),
+    ],
+)
+def test_normuon_is_the_loop_in_numpy(shape, ours, theirs):
+    params = jax.random.normal(jax.random.key(0), shape)
+    grads = jax.random.normal(jax.random.key(1), (12, *shape))
+    path, _ = walk(normuon(RATE, "cans", **ours), params, grads)
+    expected = oracle.normuon(np.asarray(grads), np.asarray(params), RATE, COEFFICIENTS["cans"], **theirs)
+    np.testing.assert_allclose(path, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_normuon_treats_each_matrix_of_a_batch_by_itself():
+    params = jax.random.normal(jax.random.key(0), (3, 4, 6))
+    grads = jax.random.normal(jax.random.key(1), (5, 3, 4, 6))
+    batched, state = walk(normuon(RATE, muon_weight_dimension_numbers=MuonDimensionNumbers(1, 2)), params, grads)
+    assert state.inner_states["muon"].inner_state[1].nu.shape == (3, 1, 6)
+    for index in range(3):
+        alone, _ = walk(normuon(RATE), params[index], grads[:, index])
+        np.testing.assert_allclose(batched[:, index], alone, rtol=1e-10, atol=1e-12)
+
+
+def test_normuon_gives_every_output_the_same_share():
+    g = jax.random.normal(jax.random.key(0), (8, 16)) * jnp.geomspace(1e-3, 1, 16)
+    step = direction(normuon(1.0, "polar_express_8", 8), g)
+    share = jnp.sum(step**2, axis=0)
+    np.testing.assert_allclose(share, share[0], rtol=1e-6)
+    plain = jnp.sum(direction(muon(1.0, "polar_express_8", 8), g) ** 2, axis=0)
+    assert jnp.max(plain) > 1.5 * jnp.min(plain)
+
+
 def direction(tx, grads):
     return tx.update(grads, tx.init(grads), grads)[0]
 
@@ -198,6 +234,8 @@ def test_flax_matrices_are_kernels_by_flaxs_conventions():
     dense = {f"Dense_{index}/kernel": all_but_last(1) for index in (0, 1)}
     rest = {f"{attention}/out/kernel": all_but_last(2), "Conv_0/kernel": all_but_last(3)}
     assert matrices == heads | dense | rest
+    by_name = muon(RATE, muon_weight_dimension_numbers="flax")
+    assert jax.tree.structure(by_name) == jax.tree.structure(muon(RATE, muon_weight_dimension_numbers=flax_matrices()))
     named = flax_matrices("Dense_1", "lm_head")(params)
     assert named["Dense_1"]["kernel"] is None and named["lm_head"]["kernel"] is None
     tx = muon(RATE, muon_weight_dimension_numbers=flax_matrices())
@@ -219,6 +257,7 @@ def test_flax_matrices_are_kernels_by_flaxs_conventions():
         ({"consistent_rms": 0.0}, "consistent_rms"),
         ({"preconditioning": "frobenis"}, "preconditioning 'frobenis'.*'frobenius'"),
         ({"shape_scale": "jordn"}, "shape_scale 'jordn'.*'jordan'"),
+        ({"muon_weight_dimension_numbers": "flex"}, "muon_weight_dimension_numbers 'flex'.*'flax'"),
         ({"adam_learning_rate": -1.0}, "adam_learning_rate"),
         ({"strategy": "stak"}, "strategy 'stak'.*'stack'"),
     ],

@@ -78,3 +78,21 @@ def muon_of_jordan(grads, p, learning_rate, coefficients, momentum=0.95):
         p = p - learning_rate * max(1.0, n / m) ** 0.5 * orthogonalised(g + momentum * buffer, coefficients, eps=0.0)
         path.append(p)
     return np.array(path)
+
+
+def normuon(
+    grads, p, learning_rate, coefficients, beta=0.95, b2=0.95, eps=1e-10, weight_decay=0.0, nesterov=True, rms=None
+):
+    """On one matrix (in, out): the authors' code, or arXiv 2510.05491's algorithm with a root mean square."""
+    m, n = p.shape
+    mu, nu, path = np.zeros_like(p), np.zeros(n), []
+    for g in grads:
+        mu = beta * mu + (1 - beta) * g
+        o = orthogonalised(beta * mu + (1 - beta) * g if nesterov else mu, coefficients, eps=1e-7)
+        for neuron in range(n):
+            nu[neuron] = b2 * nu[neuron] + (1 - b2) * np.mean(o[:, neuron] ** 2)
+        s = o / (np.sqrt(nu) + eps)
+        length = np.linalg.norm(o) * max(1.0, n / m) ** 0.5 if rms is None else rms * np.sqrt(m * n)
+        p = p - learning_rate * (length * s / np.linalg.norm(s) + weight_decay * p)
+        path.append(p)
+    return np.array(path)
