@@ -37,11 +37,12 @@ from gradlab.optimizers.layerwise import fromage, lamb, lars
 from gradlab.optimizers.lbfgs import lbfgs, scale_by_lbfgs
 from gradlab.optimizers.madgrad import madgrad, scale_by_madgrad
 from gradlab.optimizers.mars import mars_adamw, scale_by_mars_adam
+from gradlab.optimizers.matrices import flax_matrices
 from gradlab.optimizers.mechanic import mechanize
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
 from gradlab.optimizers.momo import momo, momo_adam
 from gradlab.optimizers.msam import msam
-from gradlab.optimizers.muon import MuonDimensionNumbers, flax_matrices, muon, scale_by_muon, scale_by_shape
+from gradlab.optimizers.muon import MuonDimensionNumbers, muon, scale_by_muon, scale_by_shape
 from gradlab.optimizers.nadam import nadam, nadamw, scale_by_nadam
 from gradlab.optimizers.newton import newton, saddle_free_newton, scale_by_newton, scale_by_saddle_free_newton
 from gradlab.optimizers.newton_cg import newton_cg, scale_by_newton_cg

@@ -28,7 +28,8 @@ from gradlab.core.spectral import STANDARD
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import real_dtype
 from gradlab.core.values import relabel
-from gradlab.optimizers.muon import beside_adamw, named_layout, scale_by_muon, scale_by_shape
+from gradlab.optimizers.matrices import beside_adamw, named_layout
+from gradlab.optimizers.muon import scale_by_muon, scale_by_shape
 from gradlab.transforms.decay import add_decayed_weights
 from gradlab.transforms.scaling import scale_by_learning_rate
 from gradlab.transforms.select import is_placeholder
