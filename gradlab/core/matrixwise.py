@@ -106,7 +106,7 @@ def matrixwise(
     """Applies a rule for one wide matrix to all matrices of a tree.
 
     The rule is called as ``rule(x, **structure, **hyper)`` with x of shape (m, n), m <= n, and at least float32, and
-    returns an array of that shape.  It must commute with transposition, as spectral maps do.
+    returns an array of that shape; a tall matrix is transposed before and after it.
 
     Args:
       rule: a module-level function for one matrix.
@@ -121,8 +121,8 @@ def matrixwise(
     Raises:
       ValueError: a layout that does not fit; an unknown strategy.
 
-    >>> transposed_twice = lambda x: x / jnp.sqrt(jnp.sum(x * x))
-    >>> matrixwise(transposed_twice, {'w': jnp.full((4, 1), 3.0)}, MuonDimensionNumbers())['w'].ravel().tolist()
+    >>> unit = lambda x: x / jnp.sqrt(jnp.sum(x * x))
+    >>> matrixwise(unit, {'w': jnp.full((4, 1), 3.0)}, MuonDimensionNumbers())['w'].ravel().tolist()
     [0.5, 0.5, 0.5, 0.5]
     """
     if strategy is None:

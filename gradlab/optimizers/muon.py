@@ -39,7 +39,7 @@ from gradlab.transforms.scaling import scale_by_learning_rate
 SHAPE_SCALES = ("jordan", "scion")
 
 
-def _scale_by_muon_init(params, *, ns_coeffs, ns_steps, mu_dtype):
+def _scale_by_muon_init(params, *, ns_coeffs, mu_dtype):
     return contrib.MuonState(
         count=jnp.zeros([], jnp.int32), mu=zeros_like(params, mu_dtype), ns_coeffs=jnp.asarray(ns_coeffs)
     )
@@ -123,11 +123,10 @@ def scale_by_muon(
     check.one_of("preconditioning", preconditioning, SCALINGS)
     if strategy is not None:
         check.one_of("strategy", strategy, STRATEGIES)
-    at_init = {"ns_coeffs": static(_rows(ns_coeffs, ns_steps)), "ns_steps": static(ns_steps)}
     return transform(
         _scale_by_muon_init,
         _scale_by_muon_update,
-        at_init={**at_init, "mu_dtype": static(mu_dtype)},
+        at_init={"ns_coeffs": static(_rows(ns_coeffs, ns_steps)), "mu_dtype": static(mu_dtype)},
         beta=beta,
         eps=eps,
         ns_steps=static(ns_steps),
