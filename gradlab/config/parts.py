@@ -161,7 +161,7 @@ def _field(name: str, annotation: Any) -> Any:
     if typing.get_origin(annotation) is tuple:
         return tuple[tuple(_field(name, member) for member in members)]
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        others = [member for member in members if member is not type(None)]
+        others = [member for member in members if member not in (type(None), collections.abc.Callable)]
         return _field(name, others[0]) if len(others) == 1 else Value
     if typing.get_origin(annotation) is collections.abc.Sequence and members[0] in _SCALARS:
         return list[_SCALARS[members[0]]]

@@ -1,97 +1,127 @@
 """One rule on one matrix, lifted to trees.
 
-A layout says which axes of a leaf are a matrix's input and which its output; axes that it does not name are batch axes,
-each index of which is a matrix of its own.  Matrices of equal shape, a tall one transposed to a wide one, form a group.
-A rule is traced and compiled once for a group, whatever the number of its leaves.
+Matrices of equal shape, a tall one transposed to a wide one, form a group, whichever leaves they come from (see
+`gradlab.core.layouts`).  A rule is traced and compiled once for a group.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from optax.contrib import MuonDimensionNumbers
+from jax.sharding import PartitionSpec
 
 from gradlab.core import check
 from gradlab.core import tree as trees
+from gradlab.core.layouts import matrices_in
 from gradlab.core.leafwise import convert
 from gradlab.core.rule import Rule, static
 
 Tree = Any
-STRATEGIES = ("stack", "map", "leaf")
+STRATEGIES = ("stack", "map", "leaf", "shard")
 
 
-def is_layout(value: Any) -> bool:
-    return value is None or isinstance(value, MuonDimensionNumbers)
-
-
-def spread_layout(layout: Any, tree: Tree) -> Tree:
-    """A layout for every leaf of ``tree``: from one for all, a prefix tree of them, or a function that returns one.
-
-    >>> spread_layout(MuonDimensionNumbers(), {'w': jnp.ones((2, 3))})
-    {'w': MuonDimensionNumbers(reduction_axis=0, output_axis=1)}
-    """
-    layout = layout(tree) if callable(layout) else layout
-    try:
-        return jax.tree.map(lambda one, part: jax.tree.map(lambda _: one, part), layout, tree, is_leaf=is_layout)
-    except ValueError as error:
-        names = [trees.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(layout, is_leaf=is_layout)]
-        raise ValueError(
-            f"the layout has the leaves {names}, which is no prefix of the parameters {trees.paths(tree)}: "
-            f"{str(error).splitlines()[0]}"
-        ) from None
-
-
-def axes_of(layout: MuonDimensionNumbers, ndim: int, path: str) -> tuple[tuple[int, ...], ...]:
-    """The batch, input and output axes of a leaf, counted from the front.
+def strategy_here(strategy: str | None) -> str:
+    """How a group runs, unless it was said: split over the devices of a mesh, as a loop on the CPU, else as a stack.
 
     Raises:
-      ValueError: no layout, an axis that does not exist or is named twice, or a side without axes; with the path.
-
-    >>> axes_of(MuonDimensionNumbers((1, -2), -1), 4, 'experts/kernel')
-    ((0,), (1, 2), (3,))
+      ValueError: an unknown strategy, or ``'shard'`` where no mesh is set.
     """
-    if layout is None:
+    if strategy is None:
+        if _mesh_axes():
+            return "shard"
+        return "map" if jax.default_backend() == "cpu" else "stack"
+    check.one_of("strategy", strategy, STRATEGIES)
+    if strategy == "shard" and not _mesh_axes():
         raise ValueError(
-            f"parameter '{path}' has no layout: give it MuonDimensionNumbers(input axes, output axes), or leave it to "
-            "another optimizer"
+            "strategy 'shard' splits a stack over a mesh, and none is set; update within jax.set_mesh(mesh)"
         )
-    sides = [tuple(side) if isinstance(side, list | tuple) else (side,) for side in layout]
-    named = [axis for side in sides for axis in side]
-    if not all(-ndim <= axis < ndim for axis in named):
-        raise ValueError(f"parameter '{path}' has {ndim} axes, but its layout names the axes {sides[0]} and {sides[1]}")
-    inputs, outputs = (tuple(axis % ndim for axis in side) for side in sides)
-    if not inputs or not outputs or len({*inputs, *outputs}) < len(named):
-        raise ValueError(f"the layout of parameter '{path}' needs distinct input and output axes, got {tuple(layout)}")
-    return tuple(axis for axis in range(ndim) if axis not in inputs + outputs), inputs, outputs
+    return strategy
 
 
-def fans(tree: Tree, layout: Any) -> tuple[Tree, Tree]:
-    """The number of inputs and of outputs of every leaf's matrices, as two trees.
+def _mesh_axes() -> tuple[str, ...]:
+    mesh = jax.sharding.get_abstract_mesh()
+    is_free = mesh.size > 1 and all(kind == jax.sharding.AxisType.Auto for kind in mesh.axis_types)
+    return mesh.axis_names if is_free else ()
 
-    >>> fans({'w': jnp.ones((3, 3, 4, 8))}, MuonDimensionNumbers((0, 1, 2), 3))
-    ({'w': 36}, {'w': 8})
+
+class Groups:
+    """The matrices of a tree by shape: one stack (count, m, n), m <= n, for each shape and dtype.
+
+    Args:
+      tree: arrays, or anything with their shapes and dtypes; None leaves stay.
+      layout, block_size: as for `gradlab.core.layouts.matrices_in`.
+      strategy: as for `matrixwise`; with ``'leaf'`` each leaf is a group of its own.
+
+    >>> from optax.contrib import MuonDimensionNumbers
+    >>> params = {name: jnp.ones(shape, 'float32') for name, shape in [('a', (2, 3)), ('b', (3, 2)), ('c', (4, 4))]}
+    >>> groups = Groups(params, MuonDimensionNumbers())
+    >>> {name: stack.shape for name, stack in groups.stack(params).items()}
+    {'2x3_float32': (2, 2, 3), '4x4_float32': (1, 4, 4)}
+    >>> groups.unstack(groups.stack(params))['b'].shape
+    (3, 2)
     """
-    views, treedef = _views(tree, layout)
-    return tuple(jax.tree.unflatten(treedef, [view.upright[side] for view in views]) for side in (0, 1))
+
+    def __init__(self, tree: Tree, layout: Any, *, strategy: str | None = None, block_size: int | None = None):
+        self._treedef = jax.tree.structure(tree)
+        self._matrices = self._treedef.flatten_up_to(matrices_in(tree, layout, block_size))
+        self._members: dict[str, list[int]] = {}
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        for index, ((path, x), matrices) in enumerate(zip(leaves, self._matrices, strict=True)):
+            shape = f"{'x'.join(map(str, matrices.wide))}_{x.dtype}"
+            name = trees.path_name(path).replace("/", ".") if strategy == "leaf" else shape
+            self._members.setdefault(name, []).append(index)
+
+    def stack(self, tree: Tree) -> dict[str, jax.Array]:
+        leaves = self._treedef.flatten_up_to(tree)
+        parts = {name: [self._matrices[i].wide_stack(leaves[i]) for i in at] for name, at in self._members.items()}
+        return {name: part[0] if len(part) == 1 else jnp.concatenate(part) for name, part in parts.items()}
+
+    def unstack(self, stacks: dict[str, jax.Array]) -> Tree:
+        leaves: list[Any] = [None] * len(self._matrices)
+        for name, members in self._members.items():
+            start = 0
+            for index in members:
+                matrices = self._matrices[index]
+                leaves[index] = matrices.leaf_of_wide(stacks[name][start : start + matrices.count])
+                start += matrices.count
+        return self._treedef.unflatten(leaves)
+
+    def per_leaf(self, of_leaf: Callable) -> dict[str, jax.Array]:
+        """A number of each matrix, (count,), from a function of the `Matrices` of its leaf."""
+        numbers = lambda i: jnp.full(self._matrices[i].count, of_leaf(self._matrices[i]))
+        return {name: jnp.concatenate([numbers(i) for i in members]) for name, members in self._members.items()}
 
 
-def matrix_axes(tree: Tree, layout: Any) -> Tree:
-    """The batch, input and output axes of every leaf, as a tree of triples of tuples.
+def on_stacks(
+    rule: Callable,
+    first: dict[str, Tree],
+    slots: Sequence[dict[str, Tree]] = (),
+    inputs: Sequence[dict[str, Tree]] = (),
+    *,
+    structure: dict[str, Any] | None = None,
+    strategy: str | None = None,
+    **hyper: Any,
+) -> tuple[dict[str, Tree], ...]:
+    """Applies a rule for one wide matrix to the stacks of `Groups`; returns the new ``first`` and slots.
 
-    >>> matrix_axes({'w': jnp.ones((2, 4, 8))}, MuonDimensionNumbers(1, 2))
-    {'w': ((0,), (1,), (2,))}
+    The rule is called as ``rule(x, *slots, *inputs, **structure, **hyper)`` on slices of the stacks of at least
+    float32, and returns ``(x, *slots)``, which are stored in the dtypes of what they replace.
+
+    Args:
+      rule: a module-level function for one matrix.
+      first, slots, inputs: stacks by the names of their groups, arrays (count, ...) or trees of these.
+      structure: what the rule branches on in Python.
+      strategy: as for `matrixwise`.
+      **hyper: numbers or arrays that all matrices share.
     """
-    views, treedef = _views(tree, layout)
-    return jax.tree.unflatten(treedef, [view.axes for view in views])
-
-
-def _views(tree: Tree, layout: Any) -> tuple[list["_View"], Any]:
-    paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    layouts = treedef.flatten_up_to(spread_layout(layout, tree))
-    views = [_View(x, one, trees.path_name(path)) for (path, x), one in zip(paths_and_leaves, layouts, strict=True)]
-    return views, treedef
+    strategy = strategy_here(strategy)
+    bound = Rule(rule, tuple((name, static(value)) for name, value in (structure or {}).items()))
+    results = {}
+    for name in first:
+        operands = tuple(of[name] for of in (first, *slots, *inputs))
+        results[name] = _on_stack(bound, strategy, 1 + len(slots), operands, hyper)
+    return tuple({name: result[index] for name, result in results.items()} for index in range(1 + len(slots)))
 
 
 def matrixwise(
@@ -111,70 +141,56 @@ def matrixwise(
     Args:
       rule: a module-level function for one matrix.
       tree: arrays with two axes or more; None leaves stay.
-      layout: see `spread_layout`.
+      layout: see `gradlab.core.layouts.spread_layout`.
       structure: what the rule branches on in Python.
       strategy: how a group runs: ``'stack'``, one batched rule on all its matrices; ``'map'``, a loop over them;
-        ``'leaf'``, a call for each leaf.  By default the loop on the CPU, where batched products of small matrices
-        take twice as long, and the stack elsewhere.
+        ``'leaf'``, a loop for each leaf; ``'shard'``, a stack split over all devices of the mesh that `jax.set_mesh`
+        set.  By default the last if there is such a mesh; else the loop on the CPU, where batched products of small
+        matrices take twice as long; and the stack elsewhere.
       **hyper: numbers or arrays that all matrices share.
 
     Raises:
       ValueError: a layout that does not fit; an unknown strategy.
 
+    >>> from optax.contrib import MuonDimensionNumbers
     >>> unit = lambda x: x / jnp.sqrt(jnp.sum(x * x))
     >>> matrixwise(unit, {'w': jnp.full((4, 1), 3.0)}, MuonDimensionNumbers())['w'].ravel().tolist()
     [0.5, 0.5, 0.5, 0.5]
     """
-    if strategy is None:
-        strategy = "map" if jax.default_backend() == "cpu" else "stack"
-    check.one_of("strategy", strategy, STRATEGIES)
-    bound = Rule(rule, tuple((name, static(value)) for name, value in (structure or {}).items()))
-    leaves = jax.tree.leaves(tree)
-    views, treedef = _views(tree, layout)
-    groups: dict[tuple, list[int]] = {}
-    for index, view in enumerate(views):
-        alone = index if strategy == "leaf" else None
-        groups.setdefault((view.shape, leaves[index].dtype, alone), []).append(index)
-    outputs = list(leaves)
-    for members in groups.values():
-        stack = jnp.concatenate([views[index].stack(leaves[index]) for index in members])
-        results = _on_stack(bound, strategy, stack, hyper)
-        start = 0
-        for index in members:
-            outputs[index] = views[index].leaf(results[start : start + views[index].count])
-            start += views[index].count
-    return jax.tree.unflatten(treedef, outputs)
+    strategy = strategy_here(strategy)
+    groups = Groups(tree, layout, strategy=strategy)
+    wrapped = {"rule": rule, **(structure or {})}
+    (stacks,) = on_stacks(_of_one, groups.stack(tree), structure=wrapped, strategy=strategy, **hyper)
+    return groups.unstack(stacks)
 
 
-class _View:
-    """A leaf as a stack of wide matrices, and back."""
-
-    def __init__(self, x: jax.Array, layout: MuonDimensionNumbers, path: str):
-        self.axes = axes_of(layout, x.ndim, path)
-        self.order = sum(self.axes, ())
-        self.count, rows, columns = (math.prod(x.shape[axis] for axis in side) for side in self.axes)
-        self.upright, self.sizes = (rows, columns), tuple(x.shape[axis] for axis in self.order)
-        self.is_tall = rows > columns
-        self.shape = (columns, rows) if self.is_tall else (rows, columns)
-
-    def stack(self, x: jax.Array) -> jax.Array:
-        stacked = x.transpose(self.order).reshape(self.count, *self.upright)
-        return stacked.mT if self.is_tall else stacked
-
-    def leaf(self, stacked: jax.Array) -> jax.Array:
-        upright = stacked.mT if self.is_tall else stacked
-        back = sorted(range(len(self.order)), key=self.order.__getitem__)
-        return upright.reshape(self.sizes).transpose(back)
+def _of_one(x: jax.Array, *, rule: Callable, **arguments: Any) -> tuple[jax.Array]:
+    return (rule(x, **arguments),)
 
 
-def _inline_on_stack(bound: Rule, strategy: str, stack: jax.Array, hyper: dict[str, Any]) -> jax.Array:
-    wide = jnp.promote_types(jnp.float32, stack.dtype)
+def _inline_on_stack(bound: Rule, strategy: str, kept: int, operands: tuple, hyper: dict[str, Any]) -> tuple:
+    count = jax.tree.leaves(operands)[0].shape[0]
+    wide = jnp.promote_types(jnp.float32, jax.tree.leaves(operands)[0].dtype)
     real = jnp.finfo(wide).dtype
     hyper = {name: convert(jnp.asarray(value), real) for name, value in hyper.items()}
-    on_one = lambda x: convert(bound.inline(convert(x, wide), **hyper), stack.dtype)
-    if stack.shape[0] == 1:
-        return on_one(stack[0])[None]
-    return jax.lax.map(on_one, stack) if strategy == "map" else jax.vmap(on_one)(stack)
+    widened = lambda x: convert(x, jnp.promote_types(x.dtype, real))
+
+    def on_one(operands):
+        results = bound.inline(*jax.tree.map(widened, operands), **hyper)
+        return jax.tree.map(lambda new, old: convert(new, old.dtype), tuple(results), operands[:kept])
+
+    if count == 1:
+        return jax.tree.map(lambda x: x[None], on_one(jax.tree.map(lambda x: x[0], operands)))
+    if strategy in ("map", "leaf"):
+        return jax.lax.map(on_one, operands)
+    if strategy == "stack":
+        return jax.vmap(on_one)(operands)
+    axes = _mesh_axes()
+    split = lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
+    missing = -count % jax.sharding.get_abstract_mesh().size
+    padded = lambda x: jnp.concatenate([x, jnp.broadcast_to(x[-1:], (missing, *x.shape[1:]))]) if missing else x
+    results = jax.vmap(on_one)(jax.tree.map(lambda x: split(padded(x)), operands))
+    return jax.tree.map(lambda x: split(x)[:count], results)
 
 
-_on_stack = jax.jit(_inline_on_stack, static_argnums=(0, 1))
+_on_stack = jax.jit(_inline_on_stack, static_argnums=(0, 1, 2))

@@ -27,6 +27,15 @@ POLAR_EXPRESS = (
 
 STANDARD = (3.4445, -4.7750, 2.0315)
 
+AOL_MARGIN = 0.85
+
+
+def _contracted(row: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
+    """The polynomial of ``factor * s``."""
+    a, b, c = row
+    return a * factor, b * factor**3, c * factor**5
+
+
 COEFFICIENTS: dict[str, tuple[tuple[float, float, float], ...]] = {
     "standard": (STANDARD,) * 5,
     "dion": (
@@ -47,6 +56,19 @@ COEFFICIENTS: dict[str, tuple[tuple[float, float, float], ...]] = {
     ),
     "deepseek": (STANDARD,) * 8 + ((2.0, -1.5, 0.5),) * 2,
     "simple_12": ((2.0, -1.5, 0.5),) * 12,
+    "polar_express_safe": (
+        (8.156554524902461, -22.48329292557795, 15.878769915207462),
+        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+    ),
+    "aol_4": (
+        _contracted((4.0098, -7.0585, 2.4635), AOL_MARGIN),
+        (3.4585, -5.5479, 2.5959),
+        (2.7573, -3.2939, 1.4254),
+        (2.7215, -3.0494, 1.3169),
+    ),
     "cubic_5": (
         (3.3656576, -3.3420992, 0.0),
         (2.5744352, -1.4957376, 0.0),
@@ -56,7 +78,9 @@ COEFFICIENTS: dict[str, tuple[tuple[float, float, float], ...]] = {
     ),
 }
 """By name: Jordan's, the quintic of Optax's preset ``'dion'``, Polar Express with five and eight steps, CANS
-(2506.10935), DeepSeek-V4's eight and two, twelve of the plainest, cubics (2606.00371)."""
+(2506.10935), DeepSeek-V4's eight and two, twelve of the plainest, Polar Express with a margin of two percent,
+Turbo-Muon's (2512.04632), cubics (2606.00371).  Turbo-Muon's as published maps one to -0.994, so that a matrix of rank
+one points uphill: here its first polynomial sees singular values of at most 0.85, and all of it is positive."""
 
 SCALINGS = ("frobenius", "spectral", "aol", "schatten")
 
@@ -79,6 +103,47 @@ def newton_schulz(x: jax.Array, coefficients: jax.Array) -> jax.Array:
         return a * x + (b * gram + c * (gram @ gram)) @ x, None
 
     return jax.lax.scan(step, x, coefficients)[0]
+
+
+def gram_newton_schulz(x: jax.Array, coefficients: jax.Array) -> jax.Array:
+    """`newton_schulz` by products of (m, m) alone, but for four: cheaper if n is much larger than m.
+
+    The polynomials are accumulated in X X^H, which is computed anew before the third: rounding grows with its
+    conditioning, so the products have the full precision of their dtype, and float16 or bfloat16 will not do.
+
+    >>> x = jnp.diag(jnp.array([1.0, 0.1]))
+    >>> gram_newton_schulz(x, jnp.array(COEFFICIENTS['polar_express_8'])).round(3).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+
+    def step(carry, row):
+        gram, product = carry
+        a, b, c = row
+        z = b * gram + c * (gram @ gram)
+        half = gram @ z + a * gram
+        return (z @ half + a * half, product @ z + a * product), None
+
+    with jax.default_matmul_precision("highest"):
+        for rows in (coefficients[:2], coefficients[2:]):
+            start = (x @ x.mT.conj(), jnp.eye(x.shape[0], dtype=x.dtype))
+            x = jax.lax.scan(step, start, rows)[0][1] @ x
+    return x
+
+
+def polar_factor(x: jax.Array, coefficients: jax.Array) -> jax.Array:
+    """The limit of the iterations, by a decomposition: U V^H, without the directions in which x is zero.
+
+    >>> polar_factor(jnp.diag(jnp.array([5.0, -0.1, 0.0])), jnp.zeros((0, 3))).round(3).diagonal().tolist()
+    [1.0, -1.0, 0.0]
+    """
+    del coefficients
+    u, s, vh = jnp.linalg.svd(x, full_matrices=False)
+    is_zero = s <= max(x.shape) * jnp.finfo(s.dtype).eps * s[0]
+    return (u * jnp.where(is_zero, 0, 1)) @ vh
+
+
+SPECTRAL_MAPS = {"newton_schulz": newton_schulz, "gram_newton_schulz": gram_newton_schulz, "svd": polar_factor}
+"""Functions of a bounded wide matrix and of coefficients, by name."""
 
 
 def bounded(x: jax.Array, eps: jax.Array, scaling: str = "frobenius") -> jax.Array:

@@ -7,6 +7,7 @@ row.
 from collections.abc import Callable
 from typing import NamedTuple
 
+from gradlab.core.layouts import SplitDimensionNumbers
 from gradlab.core.transform import Transform
 from gradlab.optimizers.adafactor import adafactor
 from gradlab.optimizers.adagrad import adadelta, adagrad, scale_by_adadelta, scale_by_rss
@@ -37,7 +38,7 @@ from gradlab.optimizers.layerwise import fromage, lamb, lars
 from gradlab.optimizers.lbfgs import lbfgs, scale_by_lbfgs
 from gradlab.optimizers.madgrad import madgrad, scale_by_madgrad
 from gradlab.optimizers.mars import mars_adamw, scale_by_mars_adam
-from gradlab.optimizers.matrices import flax_matrices
+from gradlab.optimizers.matrices import flax_matrices, matrices_by_path
 from gradlab.optimizers.mechanic import mechanize
 from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, nesterov_sgd
 from gradlab.optimizers.momo import momo, momo_adam
@@ -55,6 +56,7 @@ from gradlab.optimizers.optimistic import (
     optimistic_gradient_descent,
     scale_by_optimistic_gradient,
 )
+from gradlab.optimizers.orthogonal import orthogonalize
 from gradlab.optimizers.per_weight import delta_bar_delta, rprop, scale_by_delta_bar_delta, scale_by_rprop
 from gradlab.optimizers.polyak import polyak_sgd, scale_by_polyak
 from gradlab.optimizers.primal_averaging import primal_averaging
@@ -237,6 +239,9 @@ __all__ = [
     "differentially_private_aggregate",
     "dpsgd",
     "flax_matrices",
+    "matrices_by_path",
+    "orthogonalize",
+    "SplitDimensionNumbers",
     "gauss_newton_bartlett",
     "hutchinson_estimator_diag_hessian",
     "hypergradient",

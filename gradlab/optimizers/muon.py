@@ -15,6 +15,7 @@ With g the gradient, p a parameter of matrices (in, out), count = 1, 2, ... and 
 PyTorch's and Jordan's ``buffer = momentum * buffer + g`` points where mu does, and what follows forgets its length.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,14 +26,16 @@ from optax.contrib import MuonDimensionNumbers
 
 from gradlab.core import check
 from gradlab.core.compose import chain, empty_init
+from gradlab.core.layouts import matrices_in
 from gradlab.core.leafwise import leafwise
-from gradlab.core.matrixwise import STRATEGIES, fans, matrixwise
+from gradlab.core.matrixwise import matrixwise
 from gradlab.core.numerics import debias
 from gradlab.core.rule import static
-from gradlab.core.spectral import COEFFICIENTS, SCALINGS, STANDARD, bounded, newton_schulz
+from gradlab.core.spectral import STANDARD
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
-from gradlab.optimizers.matrices import beside_adamw, named_layout
+from gradlab.optimizers.matrices import beside_adamw, named_layout, within
+from gradlab.optimizers.orthogonal import check_orthogonalizer, coefficient_rows, orthogonal_rule
 from gradlab.transforms.decay import add_decayed_weights
 from gradlab.transforms.scaling import scale_by_learning_rate
 
@@ -53,10 +56,6 @@ def _momentum_rule(g, mu, *, count, beta, nesterov, bias_correction):
     return mu / weight(count), mu
 
 
-def _orthogonal_rule(x, *, coefficients, eps, scaling):
-    return newton_schulz(bounded(x, eps, scaling), coefficients)
-
-
 def _dual_norm_rule(u, o):
     return (jnp.sum(u.conj() * o) * o,)
 
@@ -73,6 +72,7 @@ def _scale_by_muon_update(
     bias_correction,
     adaptive,
     preconditioning,
+    spectral_map,
     layout,
     strategy,
     **extra,
@@ -83,10 +83,10 @@ def _scale_by_muon_update(
     u, mu = leafwise(_momentum_rule, grads, [state.mu], structure=flags, count=count, beta=beta)
     rows = state.ns_coeffs
     updates = matrixwise(
-        _orthogonal_rule,
+        orthogonal_rule,
         u,
         layout,
-        structure={"scaling": preconditioning},
+        structure={"scaling": preconditioning, "spectral_map": spectral_map},
         strategy=strategy,
         coefficients=rows if jnp.ndim(rows) == 2 else jnp.broadcast_to(rows, (ns_steps, 3)),
         eps=eps,
@@ -108,6 +108,7 @@ def scale_by_muon(
     preconditioning: str = "frobenius",
     weight_dimension_numbers: Any = None,
     bias_correction: bool = True,
+    spectral_map: str | Callable = "newton_schulz",
     strategy: str | None = None,
 ) -> Transform:
     """Orthogonalised momentum, without the scale of `muon`; all parameters must be matrices.
@@ -119,14 +120,11 @@ def scale_by_muon(
     """
     check.decay_rate(beta=beta)
     check.non_negative(eps=eps)
-    check.in_range("ns_steps", ns_steps, 1)
-    check.one_of("preconditioning", preconditioning, SCALINGS)
-    if strategy is not None:
-        check.one_of("strategy", strategy, STRATEGIES)
+    check_orthogonalizer(ns_steps, preconditioning, spectral_map, strategy)
     return transform(
         _scale_by_muon_init,
         _scale_by_muon_update,
-        at_init={"ns_coeffs": static(_rows(ns_coeffs, ns_steps)), "mu_dtype": static(mu_dtype)},
+        at_init={"ns_coeffs": static(coefficient_rows(ns_coeffs, ns_steps)), "mu_dtype": static(mu_dtype)},
         beta=beta,
         eps=eps,
         ns_steps=static(ns_steps),
@@ -134,22 +132,10 @@ def scale_by_muon(
         bias_correction=static(bias_correction),
         adaptive=static(adaptive),
         preconditioning=static(preconditioning),
+        spectral_map=static(spectral_map),
         layout=static(MuonDimensionNumbers() if weight_dimension_numbers is None else weight_dimension_numbers),
         strategy=static(strategy),
     )
-
-
-def _rows(ns_coeffs: Any, ns_steps: int) -> tuple:
-    """The coefficients as Optax's state holds them: three numbers for every step alike, or a row for each step."""
-    if isinstance(ns_coeffs, str):
-        check.one_of("ns_coeffs", ns_coeffs, COEFFICIENTS)
-        return STANDARD if ns_coeffs == "standard" else COEFFICIENTS[ns_coeffs]
-    rows = jnp.asarray(ns_coeffs)
-    if rows.ndim not in (1, 2) or rows.shape[-1] != 3:
-        raise ValueError(f"`ns_coeffs` must be three numbers or rows of three, got shape {rows.shape}")
-    if rows.ndim == 2 and len(rows) > ns_steps:
-        raise ValueError(f"`ns_coeffs` has {len(rows)} rows, but ns_steps={ns_steps}; give as many steps as rows")
-    return jax.tree.map(float, tuple(map(tuple, ns_coeffs)) if rows.ndim == 2 else tuple(ns_coeffs))
 
 
 def _shape_rule(u, *, factor, consistent_rms):
@@ -158,14 +144,14 @@ def _shape_rule(u, *, factor, consistent_rms):
 
 def _scale_by_shape_update(grads, state, params=None, *, layout, shape_scale, consistent_rms, **extra):
     del params, extra
-    inputs, outputs = fans(grads, layout)
 
-    def factor(m, n):
+    def factor(matrices):
+        m, n = matrices.upright
         if consistent_rms is not None:
             return max(m, n) ** 0.5
         return (n / m if shape_scale == "scion" else max(1.0, n / m)) ** 0.5
 
-    factors = jax.tree.map(factor, inputs, outputs)
+    factors = jax.tree.map(factor, matrices_in(grads, layout))
     rms = {} if consistent_rms is None else {"consistent_rms": consistent_rms}
     structure = {} if rms else {"consistent_rms": None}
     (updates,) = leafwise(_shape_rule, grads, leaf_structure={"factor": factors}, structure=structure, **rms)
@@ -214,6 +200,7 @@ def muon(
     consistent_rms: Any = None,
     bias_correction: bool = True,
     shape_scale: str = "jordan",
+    spectral_map: str | Callable = "newton_schulz",
     strategy: str | None = None,
 ) -> Transform:
     """Muon (Jordan 2024; Liu et al., arXiv 2502.16982) for matrices, AdamW for everything else.
@@ -243,6 +230,9 @@ def muon(
       bias_correction: (static) false mixes gradient and average as Jordan and PyTorch do; Optax's first twenty steps
         weigh the gradient more.
       shape_scale: (static) ``'jordan'`` or ``'scion'``.
+      spectral_map: (static) what brings the singular values to one: ``'newton_schulz'``; ``'gram_newton_schulz'``, the
+        same in float32 with fewer operations for long matrices; ``'svd'``, exact and slow; or a function of the bounded
+        matrix (m, n), m <= n, and the coefficients.
       strategy: (static) how matrices of equal shape run; see `gradlab.core.matrixwise.matrixwise`.
 
     Raises:
@@ -255,7 +245,7 @@ def muon(
     [-0.1, 0.1]
     """
     check.non_negative(learning_rate=learning_rate, adam_learning_rate=adam_learning_rate)
-    layout = named_layout(muon_weight_dimension_numbers)
+    layout = named_layout(muon_weight_dimension_numbers, "muon_weight_dimension_numbers")
     of_matrices = chain(
         scale_by_muon(
             ns_coeffs,
@@ -266,11 +256,12 @@ def muon(
             nesterov=nesterov,
             adaptive=adaptive,
             preconditioning=preconditioning,
-            weight_dimension_numbers=layout,
+            weight_dimension_numbers=within(layout),
             bias_correction=bias_correction,
+            spectral_map=spectral_map,
             strategy=strategy,
         ),
-        scale_by_shape(layout, consistent_rms, shape_scale=shape_scale),
+        scale_by_shape(within(layout), consistent_rms, shape_scale=shape_scale),
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -11,6 +11,8 @@ output, before the first step::
 ``scale`` is Muon's, ``|.|`` the norm of a matrix.  The bias of nu is not corrected: the division by ``|s|`` undoes it.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +21,8 @@ from optax.contrib import MuonDimensionNumbers
 
 from gradlab.core import check
 from gradlab.core.compose import chain
+from gradlab.core.layouts import matrices_in
 from gradlab.core.leafwise import leafwise
-from gradlab.core.matrixwise import matrix_axes
 from gradlab.core.norms import norm
 from gradlab.core.numerics import abs_sq, safe_quotient, safe_sqrt
 from gradlab.core.rule import static
@@ -28,7 +30,7 @@ from gradlab.core.spectral import STANDARD
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import real_dtype
 from gradlab.core.values import relabel
-from gradlab.optimizers.matrices import beside_adamw, named_layout
+from gradlab.optimizers.matrices import beside_adamw, named_layout, within
 from gradlab.optimizers.muon import scale_by_muon, scale_by_shape
 from gradlab.transforms.decay import add_decayed_weights
 from gradlab.transforms.scaling import scale_by_learning_rate
@@ -38,28 +40,26 @@ from gradlab.transforms.select import is_placeholder
 class NormalizeOutputsState(NamedTuple):
     """State of `normalize_outputs`."""
 
-    nu: Any  # like the parameters, with input axes of length one; real, at least float32
+    nu: Any  # (matrices, 1, outputs) for each leaf; real, at least float32
 
 
 def _normalize_outputs_init(params, *, layout):
     if is_placeholder(params):
         return NormalizeOutputsState(nu=params)
 
-    def zeros(p, axes):
-        _, inputs, _ = axes
-        return jnp.zeros([1 if axis in inputs else size for axis, size in enumerate(p.shape)], real_dtype(p))
+    def zeros(p, matrices):
+        return jnp.zeros([matrices.count, 1, matrices.upright[1]], real_dtype(p))
 
-    return NormalizeOutputsState(nu=jax.tree.map(zeros, params, matrix_axes(params, layout)))
+    return NormalizeOutputsState(nu=jax.tree.map(zeros, params, matrices_in(params, layout)))
 
 
-def _normalize_outputs_rule(o, nu, *, axes, b2, eps, consistent_rms):
-    _, inputs, outputs = axes
-    nu = b2 * nu + (1 - b2) * jnp.mean(abs_sq(o), axis=inputs, keepdims=True)
+def _normalize_outputs_rule(o, nu, *, matrices, b2, eps, consistent_rms):
+    o = matrices.stack(o)
+    nu = b2 * nu + (1 - b2) * jnp.mean(abs_sq(o), axis=1, keepdims=True)
     s = o / (safe_sqrt(nu) + eps)
-    length = lambda x: norm(x, axis=inputs + outputs, keepdims=True)
-    entries = o.size / length(o).size
-    target = length(o) if consistent_rms is None else consistent_rms * entries**0.5
-    return safe_quotient(target, length(s)) * s, nu
+    length = lambda x: norm(x, axis=(1, 2), keepdims=True)
+    target = length(o) if consistent_rms is None else consistent_rms * math.prod(matrices.upright) ** 0.5
+    return matrices.leaf(safe_quotient(target, length(s)) * s), nu
 
 
 def _normalize_outputs_update(grads, state, params=None, *, b2, eps, consistent_rms, layout, **extra):
@@ -70,7 +70,7 @@ def _normalize_outputs_update(grads, state, params=None, *, b2, eps, consistent_
         grads,
         [state.nu],
         own_shapes=True,
-        leaf_structure={"axes": matrix_axes(grads, layout)},
+        leaf_structure={"matrices": matrices_in(grads, layout)},
         structure=rms if consistent_rms is None else {},
         b2=b2,
         eps=eps,
@@ -129,9 +129,10 @@ def normuon(
     adam_eps_root: Any = 0.0,
     adam_weight_decay: Any = 0.0,
     adam_learning_rate: Any = None,
-    muon_weight_dimension_numbers: Any = None,
+    muon_weight_dimension_numbers: Any = "flax",
     consistent_rms: Any = None,
     shape_scale: str = "jordan",
+    spectral_map: str | Callable = "newton_schulz",
     strategy: str | None = None,
 ) -> Transform:
     """NorMuon (Li et al. 2025, arXiv 2510.05491) for matrices, AdamW for everything else.
@@ -141,7 +142,7 @@ def normuon(
 
     Args:
       learning_rate: a number or a schedule; about 0.02, or AdamW's with ``consistent_rms=0.2``.
-      ns_coeffs, ns_steps, nesterov, muon_weight_dimension_numbers, strategy: as for `muon`; the momentum is Jordan's.
+      ns_coeffs, ns_steps, nesterov, spectral_map, strategy: as for `muon`; the momentum is Jordan's.
       beta: decay of the average of gradients, in [0, 1).
       b2: decay of the average of the squared steps, in [0, 1).
       eps: added to the root of that average.
@@ -151,6 +152,7 @@ def normuon(
       ns_eps: added to the norm by which a matrix is divided before the iteration.
       adam_b1, adam_b2, adam_eps, adam_eps_root, adam_weight_decay: of AdamW for the other parameters.
       adam_learning_rate: of AdamW; ``learning_rate`` if None.  It is a number of its own to `replace`.
+      muon_weight_dimension_numbers: (static) as for `muon`, but by default ``'flax'``, for `flax_matrices()`.
       consistent_rms: root mean square of the steps; None keeps the norm of Muon's, times ``shape_scale``.
       shape_scale: (static) as for `muon`.
 
@@ -164,7 +166,7 @@ def normuon(
     0.02
     """
     check.non_negative(learning_rate=learning_rate, adam_learning_rate=adam_learning_rate)
-    layout = named_layout(muon_weight_dimension_numbers)
+    layout = named_layout(muon_weight_dimension_numbers, "muon_weight_dimension_numbers")
     direction = scale_by_muon(
         ns_coeffs,
         ns_steps,
@@ -172,16 +174,17 @@ def normuon(
         ns_eps,
         mu_dtype,
         nesterov=nesterov,
-        weight_dimension_numbers=layout,
+        weight_dimension_numbers=within(layout),
         bias_correction=False,
+        spectral_map=spectral_map,
         strategy=strategy,
     )
     stages = [
         relabel(direction, eps="ns_eps"),
-        normalize_outputs(b2, eps, consistent_rms, weight_dimension_numbers=layout),
+        normalize_outputs(b2, eps, consistent_rms, weight_dimension_numbers=within(layout)),
     ]
     if consistent_rms is None:
-        stages.append(scale_by_shape(layout, shape_scale=shape_scale))
+        stages.append(scale_by_shape(within(layout), shape_scale=shape_scale))
     stages += [add_decayed_weights(weight_decay, weight_decay_mask), scale_by_learning_rate(learning_rate)]
     return beside_adamw(
         chain(*stages),

@@ -50,7 +50,7 @@ def by_path(*rules: tuple[str, Any]) -> ByPath:
     {'bias': 'plain', 'w': 'fancy'}
     """
     for pattern, _ in rules:
-        _check_pattern(pattern)
+        check_pattern(pattern)
     return ByPath(tuple(rules))
 
 
@@ -72,7 +72,7 @@ class _AnyPattern:
         return jax.tree_util.tree_map_with_path(hit, params)
 
 
-def _check_pattern(pattern: Any) -> None:
+def check_pattern(pattern: Any) -> None:
     try:
         re.compile(pattern)
     except (re.error, TypeError) as error:
@@ -84,7 +84,7 @@ def as_mask(mask: Any) -> Any:
     patterns = (mask,) if isinstance(mask, str) else mask
     if isinstance(patterns, list | tuple) and patterns and all(isinstance(item, str) for item in patterns):
         for pattern in patterns:
-            _check_pattern(pattern)
+            check_pattern(pattern)
         return _AnyPattern(tuple(patterns))
     return mask
 

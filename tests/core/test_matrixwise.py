@@ -1,12 +1,17 @@
 """The engine: layouts, groups of equal shapes, three ways to run a group, messages."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from optax.contrib import MuonDimensionNumbers
 
-from gradlab.core.matrixwise import STRATEGIES, fans, matrixwise
+from gradlab.core.layouts import matrices_in
+from gradlab.core.matrixwise import Groups, matrixwise, on_stacks
 from gradlab.core.spectral import COEFFICIENTS, newton_schulz
 
 LAYOUT = {"a": MuonDimensionNumbers(), "b": MuonDimensionNumbers(1, 2), "c": MuonDimensionNumbers((0, 1), 2)}
@@ -31,7 +36,7 @@ def by_hand(x, factor):
     return factor * x @ x.T @ x
 
 
-@pytest.mark.parametrize("strategy", [None, *STRATEGIES])
+@pytest.mark.parametrize("strategy", [None, "stack", "map", "leaf"])
 def test_every_strategy_gives_each_matrix_its_own_result(strategy):
     x = tree()
     got = matrixwise(_plain_rule, x, LAYOUT, factor=2.0, strategy=strategy)
@@ -95,9 +100,9 @@ def test_lanes_equal_single_runs():
         jax.tree.map(lambda a, b, i=index: np.testing.assert_allclose(a[i], b, rtol=1e-12), lanes, alone)
 
 
-def test_fans_leave_the_batch_out():
-    inputs, outputs = fans(tree(), LAYOUT)
-    assert inputs == {"a": 3, "b": 5, "c": 3} and outputs == {"a": 5, "b": 3, "c": 5}
+def test_the_sizes_of_matrices_leave_the_batch_out():
+    uprights = {name: of_leaf.upright for name, of_leaf in matrices_in(tree(), LAYOUT).items()}
+    assert uprights == {"a": (3, 5), "b": (5, 3), "c": (3, 5)}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +120,85 @@ def test_fans_leave_the_batch_out():
 def test_a_layout_that_does_not_fit_is_refused_with_the_path(layout, shape, message):
     with pytest.raises(ValueError, match=message):
         matrixwise(_plain_rule, {"part": {"w": jnp.ones(shape)}}, layout, factor=1.0)
+
+
+def _added_rule(x, y, z, *, factor):
+    return x + factor * z["scale"], None if y is None else y + x
+
+
+def test_states_and_inputs_of_a_group_go_along():
+    params = {"a": jnp.ones((2, 3)), "b": 2 * jnp.ones((3, 2)), "c": jnp.ones((4, 4), jnp.bfloat16)}
+    groups = Groups(params, MuonDimensionNumbers())
+    stacks = groups.stack(params)
+    assert {name: stack.shape for name, stack in stacks.items()} == {
+        "2x3_float64": (2, 2, 3),
+        "4x4_bfloat16": (1, 4, 4),
+    }
+    slots = {"2x3_float64": jnp.zeros((2, 2, 3)), "4x4_bfloat16": None}
+    scales = {name: {"scale": jnp.arange(1.0, 1 + len(stack))} for name, stack in stacks.items()}
+    for strategy in ("stack", "map", "leaf"):
+        new, kept = on_stacks(_added_rule, stacks, [slots], [scales], strategy=strategy, factor=10.0)
+        assert new["4x4_bfloat16"].dtype == jnp.bfloat16 and kept["4x4_bfloat16"] is None
+        np.testing.assert_array_equal(kept["2x3_float64"], stacks["2x3_float64"])
+        tree = groups.unstack(new)
+        assert [float(tree[name][0, 0]) for name in "abc"] == [11.0, 22.0, 11.0] and tree["b"].shape == (3, 2)
+
+
+def test_a_leaf_of_its_own_is_named_by_its_path():
+    groups = Groups({"a": {"w": jnp.ones((2, 3))}, "b": jnp.ones((3, 2))}, MuonDimensionNumbers(), strategy="leaf")
+    stacks = groups.stack({"a": {"w": jnp.ones((2, 3))}, "b": jnp.ones((3, 2))})
+    assert {name: stack.shape for name, stack in stacks.items()} == {"a.w": (1, 2, 3), "b": (1, 2, 3)}
+
+
+def test_numbers_of_leaves_come_in_the_order_of_the_stack():
+    groups = Groups(
+        {"a": jnp.ones((2, 3)), "b": jnp.ones((2, 3, 2))},
+        {"a": MuonDimensionNumbers(), "b": MuonDimensionNumbers(1, 2)},
+    )
+    assert groups.per_leaf(lambda matrices: matrices.upright[0])["2x3_float64"].tolist() == [2, 3, 3]
+
+
+SPLIT_OVER_DEVICES = r"""
+import re
+import jax, jax.numpy as jnp, numpy as np
+from gradlab import muon
+mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+keys = jax.random.split(jax.random.key(0), 13)
+params = {f"{i}": jax.random.normal(key, (8, 12) if i % 2 else (12, 8)) for i, key in enumerate(keys)}
+tx = muon(0.1)
+state = tx.init(params)
+expected, _ = jax.jit(tx.update)(params, state, params)
+with jax.set_mesh(mesh):
+    compiled = jax.jit(tx.update).lower(params, state, params).compile()
+    found, _ = compiled(params, state, params)
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), found, expected)
+text = compiled.as_text()
+bodies = re.findall(r"body=%?([\w.-]+)", text)
+assert bodies, text[:2000]
+computations = dict(re.findall(r"^%?([\w.-]+) [^\n]*{\n(.*?)^}", text, re.M | re.S))
+collective = re.compile("all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter")
+assert collective.search(text)
+products = 0
+for body in bodies:
+    assert not collective.search(computations[body]), computations[body]
+    products += "f32[2,8,8]" in computations[body]
+assert products, computations  # 13 matrices and 3 to fill up are two for each device
+try:
+    muon(0.1, strategy="shard").update(params, state, params)
+except ValueError as error:
+    assert "jax.set_mesh" in str(error)
+    print("split")
+"""
+
+
+def test_a_stack_is_split_over_devices_and_iterates_without_their_talking():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-c", SPLIT_OVER_DEVICES]
+    result = subprocess.run(
+        command, env={**environment, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert result.stdout.strip() == "split", result.stderr
 
 
 def test_an_unknown_strategy_is_refused():

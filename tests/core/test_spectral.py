@@ -1,11 +1,13 @@
 """Spectral maps: what every set of coefficients does to singular values, and the matrices that have only few."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradlab.core.spectral import COEFFICIENTS, SCALINGS, bounded, newton_schulz
+from gradlab.core.spectral import COEFFICIENTS, SCALINGS, bounded, gram_newton_schulz, newton_schulz, polar_factor
 from tests.oracles import muon as oracle
 
 # Where singular values in [0.01, 1] end, to two digits.
@@ -17,6 +19,8 @@ RANGES = {
     "cans": (0.88, 1.12),
     "deepseek": (1.0, 1.0),
     "simple_12": (1.0, 1.0),
+    "polar_express_safe": (0.86, 1.14),
+    "aol_4": (0.77, 1.08),
     "cubic_5": (0.77, 1.30),
 }
 TURBO_MUON = [  # arXiv 2512.04632 as its authors tabulate it
@@ -42,12 +46,65 @@ def test_singular_values_stay_positive_and_end_in_the_stated_range(name):
 
 
 def test_the_coefficients_of_turbo_muon_turn_a_matrix_of_rank_one_uphill():
-    """Why they are not among the sets: one is what their own scaling makes of such a matrix's singular value."""
+    """Why the set of their name contracts them: their own scaling makes one of such a matrix's singular value."""
     assert oracle.polynomial(1.0, TURBO_MUON) < -0.99
     g = np.outer(matrix(4, 1)[:, 0], matrix(1, 6, seed=1)[0])
     step = newton_schulz(bounded(jnp.asarray(g), 1e-8, "aol"), jnp.asarray(TURBO_MUON))
     cosine = np.sum(step * g) / np.linalg.norm(step) / np.linalg.norm(g)
     assert cosine < -0.9
+    contracted = newton_schulz(bounded(jnp.asarray(g), 1e-8, "aol"), jnp.asarray(COEFFICIENTS["aol_4"]))
+    assert np.sum(contracted * g) / np.linalg.norm(contracted) / np.linalg.norm(g) > 0.9
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize(("m", "n"), [(1, 5), (4, 4), (3, 40)])
+@pytest.mark.parametrize("name", sorted(COEFFICIENTS))
+def test_the_iteration_in_the_gram_matrix_is_the_iteration(name, m, n, dtype):
+    x = jnp.asarray(matrix(m, n, dtype=dtype))
+    x, rows = x / jnp.linalg.norm(x), jnp.asarray(COEFFICIENTS[name])
+    np.testing.assert_allclose(gram_newton_schulz(x, rows), newton_schulz(x, rows), atol=1e-11)
+    np.testing.assert_allclose(gram_newton_schulz(x, rows[:1]), newton_schulz(x, rows[:1]), atol=1e-12)
+
+
+def test_the_iteration_in_the_gram_matrix_costs_less_on_long_matrices():
+    """Twenty products of (8, 8) and four with the long side, for ten of those with the long side and five more."""
+    x, rows = jnp.ones((8, 512)), jnp.asarray(COEFFICIENTS["standard"])
+
+    def multiplications(f):
+        products = [
+            e for e in equations(jax.make_jaxpr(f)(x, rows).jaxpr, times=1) if e[0].primitive.name == "dot_general"
+        ]
+        return sum(times * math.prod(e.outvars[0].aval.shape) * e.invars[0].aval.shape[1] for e, times in products)
+
+    assert multiplications(newton_schulz) == 10 * 8 * 8 * 512 + 5 * 8**3
+    assert multiplications(gram_newton_schulz) == 4 * 8 * 8 * 512 + 5 * 4 * 8**3
+
+
+def equations(jaxpr, times):
+    """Every equation with how often it runs."""
+    for equation in jaxpr.eqns:
+        yield equation, times
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", None)
+            if inner is not None:
+                yield from equations(inner, times * equation.params.get("length", 1))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize(("m", "n"), [(1, 5), (4, 4), (3, 40)])
+def test_all_iterations_tend_to_the_polar_factor(m, n, dtype):
+    x = matrix(m, n, dtype=dtype)
+    u, _, vh = np.linalg.svd(x, full_matrices=False)
+    np.testing.assert_allclose(polar_factor(jnp.asarray(x), None), u @ vh, atol=1e-12)
+    limit = newton_schulz(jnp.asarray(x) / np.linalg.norm(x), jnp.asarray(COEFFICIENTS["simple_12"] * 3))
+    np.testing.assert_allclose(limit, u @ vh, atol=1e-9)
+
+
+def test_the_polar_factor_leaves_out_what_is_zero():
+    u, v = np.ones(3) / np.sqrt(3), np.array([0.0, 0.6, 0.8, 0.0])
+    got = polar_factor(jnp.asarray(5 * np.outer(u, v)), None)
+    np.testing.assert_allclose(got, np.outer(u, v), atol=1e-12)
+    np.testing.assert_array_equal(polar_factor(jnp.zeros((2, 3)), None), np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
