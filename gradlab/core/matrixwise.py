@@ -31,12 +31,17 @@ def strategy_here(strategy: str | None) -> str:
         if _mesh_axes():
             return "shard"
         return "map" if jax.default_backend() == "cpu" else "stack"
-    check.one_of("strategy", strategy, STRATEGIES)
+    check_strategy(strategy)
     if strategy == "shard" and not _mesh_axes():
         raise ValueError(
             "strategy 'shard' splits a stack over a mesh, and none is set; update within jax.set_mesh(mesh)"
         )
     return strategy
+
+
+def check_strategy(strategy: str | None) -> None:
+    if strategy is not None:
+        check.one_of("strategy", strategy, STRATEGIES)
 
 
 def _mesh_axes() -> tuple[str, ...]:
@@ -66,11 +71,13 @@ class Groups:
         self._treedef = jax.tree.structure(tree)
         self._matrices = self._treedef.flatten_up_to(matrices_in(tree, layout, block_size))
         self._members: dict[str, list[int]] = {}
+        self._dtypes: dict[str, Any] = {}
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         for index, ((path, x), matrices) in enumerate(zip(leaves, self._matrices, strict=True)):
             shape = f"{'x'.join(map(str, matrices.wide))}_{x.dtype}"
             name = trees.path_name(path).replace("/", ".") if strategy == "leaf" else shape
             self._members.setdefault(name, []).append(index)
+            self._dtypes[name] = x.dtype
 
     def stack(self, tree: Tree) -> dict[str, jax.Array]:
         leaves = self._treedef.flatten_up_to(tree)
@@ -86,6 +93,13 @@ class Groups:
                 leaves[index] = matrices.leaf_of_wide(stacks[name][start : start + matrices.count])
                 start += matrices.count
         return self._treedef.unflatten(leaves)
+
+    def zeros(self) -> dict[str, jax.Array]:
+        """Zeros for every stack, of at least float32."""
+        wide = {name: jnp.promote_types(jnp.float32, dtype) for name, dtype in self._dtypes.items()}
+        count = lambda members: sum(self._matrices[i].count for i in members)
+        shapes = {name: (count(members), *self._matrices[members[0]].wide) for name, members in self._members.items()}
+        return {name: jnp.zeros(shape, wide[name]) for name, shape in shapes.items()}
 
     def per_leaf(self, of_leaf: Callable) -> dict[str, jax.Array]:
         """A number of each matrix, (count,), from a function of the `Matrices` of its leaf."""
@@ -169,8 +183,11 @@ def _of_one(x: jax.Array, *, rule: Callable, **arguments: Any) -> tuple[jax.Arra
 
 
 def _inline_on_stack(bound: Rule, strategy: str, kept: int, operands: tuple, hyper: dict[str, Any]) -> tuple:
-    count = jax.tree.leaves(operands)[0].shape[0]
-    wide = jnp.promote_types(jnp.float32, jax.tree.leaves(operands)[0].dtype)
+    arrays = jax.tree.leaves(operands)
+    if not arrays:
+        return operands[:kept]
+    count = arrays[0].shape[0]
+    wide = jnp.promote_types(jnp.float32, arrays[0].dtype)
     real = jnp.finfo(wide).dtype
     hyper = {name: convert(jnp.asarray(value), real) for name, value in hyper.items()}
     widened = lambda x: convert(x, jnp.promote_types(x.dtype, real))

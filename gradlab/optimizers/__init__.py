@@ -73,6 +73,7 @@ from gradlab.optimizers.sharpness import asam, normalize, sam
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
 from gradlab.optimizers.simplified_ademamix import scale_by_simplified_ademamix, simplified_ademamix
 from gradlab.optimizers.sm3 import scale_by_sm3, sm3
+from gradlab.optimizers.soap import scale_by_soap, soap
 from gradlab.optimizers.sophia import scale_by_sophia, sophia
 from gradlab.optimizers.stable_adamw import stable_adamw
 from gradlab.optimizers.tiger import scale_by_tiger, tiger
@@ -216,6 +217,7 @@ ROWS = [
         "Optax",
     ),
     Row(normuon, "muon's step over the root of its average square for each output", "2510.05491"),
+    Row(soap, "adam of G in the eigenbases of averaged G G^T and G^T G", "2409.11321"),
     Row(adgd, "min(sqrt(1 + growth) * step, |dp| / (2 * |dg|)) * g", "1910.09529"),
     Row(barzilai_borwein, "|dp|^2 / <dp, dg> * g", "Barzilai 1988"),
     Row(hypergradient_sgd, "g, its rate moved by <g, g before>", "1703.04782"),
@@ -297,6 +299,7 @@ __all__ = [
     "scale_by_shape",
     "scale_by_simplified_ademamix",
     "scale_by_sm3",
+    "scale_by_soap",
     "scale_by_sophia",
     "scale_by_stddev",
     "scale_by_tiger",

@@ -9,7 +9,7 @@ from optax.contrib import MuonDimensionNumbers
 
 from gradlab.core import check
 from gradlab.core.compose import empty_init
-from gradlab.core.matrixwise import STRATEGIES, matrixwise
+from gradlab.core.matrixwise import check_strategy, matrixwise
 from gradlab.core.rule import static
 from gradlab.core.spectral import COEFFICIENTS, SCALINGS, SPECTRAL_MAPS, STANDARD, bounded
 from gradlab.core.transform import Transform, transform
@@ -68,8 +68,7 @@ def check_orthogonalizer(ns_steps: Any, preconditioning: Any, spectral_map: Any,
     check.one_of("preconditioning", preconditioning, SCALINGS)
     if not callable(spectral_map):
         check.one_of("spectral_map", spectral_map, SPECTRAL_MAPS)
-    if strategy is not None:
-        check.one_of("strategy", strategy, STRATEGIES)
+    check_strategy(strategy)
 
 
 def coefficient_rows(ns_coeffs: Any, ns_steps: int) -> tuple:

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 import jax
+import optax
 
 from gradlab.core import tree as trees
 
@@ -131,3 +132,12 @@ def is_placeholder(params: Tree) -> bool:
     """Whether ``params`` is one empty node, as in `optax.tree.map_params`: masks and labels do not fit it."""
     structure = jax.tree.structure(params)
     return structure.num_leaves == 0 and structure.num_nodes == 1
+
+
+def stands_for_params(params: Tree) -> bool:
+    """Whether ``params`` is what `optax.tree.map_params` puts in their place, and not merely a tree without leaves.
+
+    >>> stands_for_params({}), stands_for_params(optax.MaskedNode())
+    (False, False)
+    """
+    return is_placeholder(params) and not isinstance(params, optax.MaskedNode | dict | list | tuple)

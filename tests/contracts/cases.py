@@ -114,9 +114,15 @@ EXACT: set[str] = {"nonlinear_cg"}
 # A random key is among their leaves; ``flax.nnx.Optimizer`` keeps its optimizer static and refuses to hold an array.
 KEYED = {"noisy_sgd"}
 
-# A field by the name of a moment that holds something else in Optax too: SM3's lists of row and column bounds, Muon's
-# and NorMuon's averages for one part of the parameters.
-NOT_LIKE_PARAMS: dict[str, set[str]] = {"sm3": {"mu"}, "muon": {"mu", "nu"}, "normuon": {"mu", "nu"}}
+# A field by the name of a moment that holds something else in Optax too: SM3's lists of row and column bounds; the
+# averages of optimizers for matrices, for one part of the parameters or by shape.
+OF_MATRICES = {"mu", "nu"}
+NOT_LIKE_PARAMS: dict[str, set[str]] = {
+    "sm3": {"mu"},
+    "muon": OF_MATRICES,
+    "normuon": OF_MATRICES,
+    "soap": OF_MATRICES,
+}
 
 ZOOM = {
     "approx_dec_rtol",
@@ -140,6 +146,7 @@ OF_PARTS: dict[str, set[str]] = {
     "normuon": {"adam_learning_rate"},
     "nonlinear_cg": ZOOM,
     "prodigy": {"betas.0", "betas.1"},
+    "soap": {"adam_learning_rate", "shampoo_beta"},
 }
 
 
