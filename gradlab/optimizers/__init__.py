@@ -15,6 +15,7 @@ from gradlab.optimizers.adam import adam, adamw, scale_by_adam
 from gradlab.optimizers.adam_mini import adam_mini, adam_mini_blocks, scale_by_adam_mini
 from gradlab.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradlab.optimizers.adamc import adamc
+from gradlab.optimizers.adamuon import adamuon, normalize_entries
 from gradlab.optimizers.adamw_atan2 import adamw_atan2, scale_by_adam_atan2
 from gradlab.optimizers.adan import adan, scale_by_adan
 from gradlab.optimizers.ademamix import ademamix, scale_by_ademamix
@@ -33,6 +34,8 @@ from gradlab.optimizers.galore import galore, scale_by_galore
 from gradlab.optimizers.grams import grams, scale_by_grams
 from gradlab.optimizers.hessian_diagonal import gauss_newton_bartlett, hutchinson_estimator_diag_hessian
 from gradlab.optimizers.hypergradient import hypergradient, hypergradient_sgd
+from gradlab.optimizers.kl_shampoo import kl_shampoo, scale_by_kl_shampoo
+from gradlab.optimizers.kl_soap import kl_soap, scale_by_kl_soap
 from gradlab.optimizers.laprop import laprop
 from gradlab.optimizers.layerwise import fromage, lamb, lars
 from gradlab.optimizers.lbfgs import lbfgs, scale_by_lbfgs
@@ -44,6 +47,7 @@ from gradlab.optimizers.momentum import ema_sgd, heavy_ball, momentum_sgd, neste
 from gradlab.optimizers.momo import momo, momo_adam
 from gradlab.optimizers.msam import msam
 from gradlab.optimizers.muon import MuonDimensionNumbers, muon, scale_by_muon, scale_by_shape
+from gradlab.optimizers.muon_squared import muon_squared
 from gradlab.optimizers.nadam import nadam, nadamw, scale_by_nadam
 from gradlab.optimizers.newton import newton, saddle_free_newton, scale_by_newton, scale_by_saddle_free_newton
 from gradlab.optimizers.newton_cg import newton_cg, scale_by_newton_cg
@@ -62,6 +66,7 @@ from gradlab.optimizers.polyak import polyak_sgd, scale_by_polyak
 from gradlab.optimizers.primal_averaging import primal_averaging
 from gradlab.optimizers.privacy import differentially_private_aggregate, dpsgd
 from gradlab.optimizers.prodigy import prodigy
+from gradlab.optimizers.psgd import psgd_kron, scale_by_psgd_kron
 from gradlab.optimizers.radam import radam, scale_by_radam
 from gradlab.optimizers.rmsprop import rmsprop, rmsprop_nesterov, scale_by_rms, scale_by_stddev
 from gradlab.optimizers.sadam import sadam, samsgrad, scale_by_sadam, scale_by_samsgrad
@@ -74,6 +79,7 @@ from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd
 from gradlab.optimizers.simplified_ademamix import scale_by_simplified_ademamix, simplified_ademamix
 from gradlab.optimizers.sm3 import scale_by_sm3, sm3
 from gradlab.optimizers.soap import scale_by_soap, soap
+from gradlab.optimizers.soap_muon import scale_by_whitened_momentum, soap_muon
 from gradlab.optimizers.sophia import scale_by_sophia, sophia
 from gradlab.optimizers.stable_adamw import stable_adamw
 from gradlab.optimizers.tiger import scale_by_tiger, tiger
@@ -217,7 +223,13 @@ ROWS = [
         "Optax",
     ),
     Row(normuon, "muon's step over the root of its average square for each output", "2510.05491"),
+    Row(adamuon, "orthogonalised sign(mu) over the root of its average square for each entry", "2507.11005"),
+    Row(muon_squared, "muon of mu / sqrt(nu)", "2604.09967"),
     Row(soap, "adam of G in the eigenbases of averaged G G^T and G^T G", "2409.11321"),
+    Row(kl_shampoo, "L^-1/2 mu R^-1/2, each of G whitened by the other", "2509.03378"),
+    Row(kl_soap, "adam of G in the eigenbases of kl_shampoo", "2509.03378"),
+    Row(soap_muon, "muon's step of mu whitened in soap's bases", "Vyas 2026"),
+    Row(psgd_kron, "P mu_hat, P = Q^T Q fitted to cov(mu_hat)^-1/2, Q triangular, for each side", "2402.04553, 2402.11858"),
     Row(adgd, "min(sqrt(1 + growth) * step, |dp| / (2 * |dg|)) * g", "1910.09529"),
     Row(barzilai_borwein, "|dp|^2 / <dp, dg> * g", "Barzilai 1988"),
     Row(hypergradient_sgd, "g, its rate moved by <g, g before>", "1703.04782"),
@@ -250,6 +262,7 @@ __all__ = [
     "mechanize",
     "msam",
     "normalize",
+    "normalize_entries",
     "normalize_outputs",
     "primal_averaging",
     "sam",
@@ -277,6 +290,8 @@ __all__ = [
     "scale_by_factored_rms",
     "scale_by_galore",
     "scale_by_grams",
+    "scale_by_kl_shampoo",
+    "scale_by_kl_soap",
     "scale_by_lbfgs",
     "scale_by_lion",
     "scale_by_madgrad",
@@ -288,6 +303,7 @@ __all__ = [
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
     "scale_by_polyak",
+    "scale_by_psgd_kron",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",
@@ -303,6 +319,7 @@ __all__ = [
     "scale_by_sophia",
     "scale_by_stddev",
     "scale_by_tiger",
+    "scale_by_whitened_momentum",
     "scale_by_yogi",
     "schedule_free",
     "schedule_free_eval_params",

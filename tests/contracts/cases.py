@@ -102,6 +102,14 @@ DERIVATIVE_IN: dict[str, str] = {
     "prodigy": "estim_lr0",
 }
 
+# Bases have no derivative (see `gradlab.core.kronecker`): the run that the contract differentiates refreshes none.
+# Below its floor SOAP-Muon brings to size within four steps what rounding leaves in a direction without gradient.
+SMOOTH: dict[str, dict[str, float]] = {
+    "kl_shampoo": {"precondition_frequency": 10},
+    "kl_soap": {"precondition_frequency": 10},
+    "soap_muon": {"precondition_frequency": 10, "floor": 1.0},
+}
+
 # Steps at the start in which nothing moves, whatever the learning rate.
 EMPTY_STEPS: dict[str, int] = {"schedule_free_radam": 4}
 
@@ -121,7 +129,13 @@ NOT_LIKE_PARAMS: dict[str, set[str]] = {
     "sm3": {"mu"},
     "muon": OF_MATRICES,
     "normuon": OF_MATRICES,
+    "adamuon": OF_MATRICES | {"trace"},
+    "muon_squared": OF_MATRICES,
     "soap": OF_MATRICES,
+    "psgd_kron": OF_MATRICES,
+    "kl_shampoo": OF_MATRICES,
+    "kl_soap": OF_MATRICES,
+    "soap_muon": OF_MATRICES,
 }
 
 ZOOM = {
@@ -144,9 +158,15 @@ OF_PARTS: dict[str, set[str]] = {
     "lbfgs": ZOOM,
     "muon": {"adam_learning_rate", "adam_eps"},
     "normuon": {"adam_learning_rate"},
+    "adamuon": {"adam_learning_rate"},
+    "muon_squared": {"adam_learning_rate"},
     "nonlinear_cg": ZOOM,
     "prodigy": {"betas.0", "betas.1"},
     "soap": {"adam_learning_rate", "shampoo_beta"},
+    "psgd_kron": {"adam_learning_rate"},
+    "kl_shampoo": {"adam_learning_rate"},
+    "kl_soap": {"adam_learning_rate"},
+    "soap_muon": {"adam_learning_rate"},
 }
 
 

@@ -17,6 +17,7 @@ from tests.contracts.cases import (
     FORWARD_ONLY,
     NAMES,
     OF_PARTS,
+    SMOOTH,
     STARTS_ONLY,
     bowl,
     build,
@@ -94,7 +95,7 @@ def test_the_derivative_of_a_run_equals_finite_differences(name):
     loss = lambda params: 2 * bowl(jax.tree.map(jnp.subtract, params, target))
 
     def loss_after_training(value):
-        params, tx = start, gradlab.replace(build(name), **{number: value})
+        params, tx = start, gradlab.replace(build(name, **SMOOTH.get(name, {})), **{number: value})
         state = tx.init(params)
         for _ in range(4 + EMPTY_STEPS.get(name, 0)):
             value, grads = jax.value_and_grad(loss)(params)
