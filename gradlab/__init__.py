@@ -23,11 +23,13 @@ from gradlab.schedules import *  # noqa: F403
 from gradlab.transforms import *  # noqa: F403
 
 _LAZY = {
+    "Entrant": "gradlab.sweeps",
     "NNXOptimizer": "gradlab.training.state",
     "Patience": "gradlab.training.stop",
     "Threshold": "gradlab.training.stop",
     "Tolerance": "gradlab.training.stop",
     "TrainState": "gradlab.training.state",
+    "contest": "gradlab.sweeps",
     "fit": "gradlab.training.loop",
     "minimize": "gradlab.training.minimize",
     "sweep": "gradlab.sweeps",

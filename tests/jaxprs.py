@@ -10,16 +10,16 @@ from jax.extend.core import jaxprs_in_params
 def primitives(function: Any, *args: Any) -> dict[str, set[str]]:
     """The names of the primitives that always run, and of those inside of a branch on one predicate."""
     found = {"always": set(), "branch": set()}
-    for name, inside in _walk(jax.make_jaxpr(function)(*args).jaxpr, inside=False):
+    for name, inside in walk(jax.make_jaxpr(function)(*args).jaxpr, inside=False):
         found["branch" if inside else "always"].add(name)
     return found
 
 
-def _walk(jaxpr: Any, inside: bool) -> Iterator[tuple[str, bool]]:
+def walk(jaxpr: Any, inside: bool) -> Iterator[tuple[str, bool]]:
     for equation in jaxpr.eqns:
         yield equation.primitive.name, inside
         for inner in jaxprs_in_params(equation.params):
-            yield from _walk(inner, inside or equation.primitive.name == "cond")
+            yield from walk(inner, inside or equation.primitive.name == "cond")
 
 
 def count_equations(function: Any, *args: Any) -> int:

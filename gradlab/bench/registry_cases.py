@@ -65,7 +65,7 @@ def _maker(factory: Callable) -> Callable[[], optax.GradientTransformation]:
     return lambda: optax.with_extra_args_support(factory(**values))
 
 
-def _jitted(tx: optax.GradientTransformation, *, donate: bool) -> Any:
+def jitted(tx: optax.GradientTransformation, *, donate: bool) -> Any:
     """A function that jax has not seen; gradlab's optimizer is an argument of it, Optax's a constant."""
     is_value = isinstance(tx.update, Partial)
     apply = apply_updates if is_value else optax.apply_updates
@@ -78,13 +78,14 @@ def _jitted(tx: optax.GradientTransformation, *, donate: bool) -> Any:
 
 
 def _time_step(rounds: int, *, shapes: Shapes, makers: dict[str, Callable]) -> Samples:
-    return paired({name: Contestant(_training(make(), shapes)) for name, make in makers.items()}, rounds=rounds)
+    return paired({name: Contestant(training(make(), shapes)) for name, make in makers.items()}, rounds=rounds)
 
 
-def _training(tx: optax.GradientTransformation, shapes: Shapes) -> Callable[[], Any]:
+def training(tx: optax.GradientTransformation, shapes: Shapes) -> Callable[[], Any]:
+    """A function that moves parameters by one step along gradients that stay the same."""
     params = jax.tree.map(jnp.asarray, normal(shapes, seed=0, scale=0.02))
     grads = jax.tree.map(jnp.asarray, normal(shapes, seed=1))
-    state, step, value = jax.jit(tx.init)(params), _jitted(tx, donate=True), jnp.float32(1.0)
+    state, step, value = jax.jit(tx.init)(params), jitted(tx, donate=True), jnp.float32(1.0)
 
     def move():
         nonlocal params, state
@@ -94,25 +95,26 @@ def _training(tx: optax.GradientTransformation, shapes: Shapes) -> Callable[[], 
     return move
 
 
-def _abstract(tx: optax.GradientTransformation, shapes: Shapes) -> tuple:
+def abstract(tx: optax.GradientTransformation, shapes: Shapes) -> tuple:
+    """The arguments of that function as shapes and dtypes."""
     params = structs(shapes)
     return tx, params, jax.eval_shape(tx.init, params), params, jax.ShapeDtypeStruct((), jnp.float32)
 
 
 def _time_trace(rounds: int, *, shapes: Shapes, makers: dict[str, Callable]) -> Samples:
     def contestant(make):
-        arguments = _abstract(make(), shapes)
+        arguments = abstract(make(), shapes)
 
         def prepare():
             jax.clear_caches()
-            return (_jitted(arguments[0], donate=False),)
+            return (jitted(arguments[0], donate=False),)
 
-        return Contestant(lambda jitted: jitted.trace(*arguments), prepare)
+        return Contestant(lambda fresh: fresh.trace(*arguments), prepare)
 
     return paired({name: contestant(make) for name, make in makers.items()}, rounds=rounds)
 
 
 def _count_bytes(rounds: int, *, shapes: Shapes, makers: dict[str, Callable]) -> Samples:
     del rounds
-    compiled = lambda tx: _jitted(tx, donate=True).lower(*_abstract(tx, shapes)).compile()
+    compiled = lambda tx: jitted(tx, donate=True).lower(*abstract(tx, shapes)).compile()
     return {name: [float(planned_bytes(compiled(make())))] for name, make in makers.items()}

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from gradlab.bench.machine import machine_facts
+from gradlab.bench.matrix_cases import matrix_cases
 from gradlab.bench.minimize_cases import minimize_cases
 from gradlab.bench.optimizer_cases import optimizer_cases
 from gradlab.bench.registry_cases import registry_cases
@@ -56,7 +57,7 @@ def cases(
 ) -> list[Case]:
     """All rows that can be measured, in the order of the table."""
     minimizing, sweeping = minimize_cases(), sweep_cases(make_sweep, quick=quick)
-    return optimizer_cases(trees) + minimizing + sweeping + registry_cases(small)
+    return optimizer_cases(trees) + minimizing + sweeping + registry_cases(small) + matrix_cases(trees, small)
 
 
 def run(

@@ -13,7 +13,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Train, race and sweep gradient-based optimizers from YAML files.",
+    help="Train, race, sweep and compare gradient-based optimizers from YAML files.",
     epilog="Start with: [bold]gradlab run configs/digits_run.yaml[/bold], and [bold]gradlab run --help[/bold].",
 )
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed against optax in the same process.")
@@ -91,6 +91,29 @@ def sweep(
         from gradlab.cli.sweeps import sweep_config
 
         sweep_config(config, assignments or [], out, overwrite=overwrite, dry_run=dry_run, terminal=Terminal(quiet))
+
+
+@app.command()
+def contest(
+    config: Config,
+    assignments: Assignments = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tune several optimizers with one budget, then compare them on fresh seeds.
+
+    [bold]Examples[/bold]
+
+    gradlab contest configs/digits_contest.yaml
+
+    gradlab contest configs/digits_contest.yaml --set tuning.trials=3 --set train.epochs=5
+    """
+    with user_errors():
+        from gradlab.cli.contests import contest_config
+
+        contest_config(config, assignments or [], out, overwrite=overwrite, dry_run=dry_run, terminal=Terminal(quiet))
 
 
 @app.command("list")

@@ -12,7 +12,7 @@ from gradlab.cli import outputs
 from gradlab.cli.dry_run import show_runs
 from gradlab.cli.landscape import Landscape, landscape_of
 from gradlab.cli.terminal import Terminal, duration, short
-from gradlab.config import ConfigError, Experiment, Problem, RaceConfig, SweepConfig, load
+from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, RaceConfig, SweepConfig, load
 from gradlab.core.transform import Transform
 from gradlab.core.values import describe, hyperparams
 from gradlab.sweeps.clock import compile_seconds
@@ -28,8 +28,10 @@ def run_config(
     """What `gradlab run` does."""
     with terminal.caught_warnings():
         experiment = load(path, assignments)
-        if isinstance(experiment.config, SweepConfig):
-            raise ConfigError([Problem(str(path), "sweep", f"`gradlab run` runs no sweep; type: gradlab sweep {path}")])
+        for kind, command in ((SweepConfig, "sweep"), (ContestConfig, "contest")):
+            if isinstance(experiment.config, kind):
+                message = f"`gradlab run` runs no {command}; type: gradlab {command} {path}"
+                raise ConfigError([Problem(str(path), command, message)])
         recipes = _recipes(experiment)
         if dry_run:
             show_runs(experiment, recipes, terminal)

@@ -9,7 +9,7 @@ import numpy as np
 from gradlab.cli.dry_run import show_sweep
 from gradlab.cli.outputs import saved_folder, write_text
 from gradlab.cli.terminal import Terminal, duration, headings, short
-from gradlab.config import ConfigError, Experiment, Problem, SweepConfig, load
+from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, SweepConfig, load
 from gradlab.sweeps.dimensions import Choice, Dimension, Fixed, Integer, Log, OneMinus
 from gradlab.sweeps.results import SweepResult
 from gradlab.sweeps.run import SweepProgress, sweep
@@ -25,7 +25,8 @@ def sweep_config(
     with terminal.caught_warnings():
         experiment = load(path, assignments)
         if not isinstance(experiment.config, SweepConfig):
-            message = f"missing section, which says what varies; to train once: gradlab run {path}"
+            other = "contest" if isinstance(experiment.config, ContestConfig) else "run"
+            message = f"missing section, which says what varies; for what this config says: gradlab {other} {path}"
             raise ConfigError([Problem(str(path), "sweep", message)])
         if dry_run:
             show_sweep(experiment.setup, terminal)

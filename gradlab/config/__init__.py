@@ -1,7 +1,8 @@
 """YAML files as checked experiments: every error at once, with its file, its dotted path and a suggestion."""
 
+from gradlab.config.contest import ContestConfig
 from gradlab.config.errors import ConfigError, Problem
 from gradlab.config.load import Experiment, load
 from gradlab.config.schema import RaceConfig, RunConfig, SweepConfig
 
-__all__ = ["ConfigError", "Experiment", "Problem", "RaceConfig", "RunConfig", "SweepConfig", "load"]
+__all__ = ["ConfigError", "ContestConfig", "Experiment", "Problem", "RaceConfig", "RunConfig", "SweepConfig", "load"]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from gradlab.config import yaml12
+from gradlab.config.contest import ContestConfig
 from gradlab.config.errors import ConfigError, Problem, shown
 from gradlab.config.overrides import SOURCE, override
 from gradlab.config.schema import Config, RaceConfig, RunConfig, SweepConfig
@@ -18,9 +19,9 @@ from gradlab.tasks.task import Task
 class Experiment(NamedTuple):
     """A config that can run, with what was made of it while it was checked."""
 
-    config: RunConfig | RaceConfig | SweepConfig
+    config: RunConfig | RaceConfig | SweepConfig | ContestConfig
     task: Task
-    setup: Setup | None  # of a sweep
+    setup: Setup | dict[str, Setup] | None  # of a sweep, or of each of a contest by label
     out: Path  # where results go, unless the command line says otherwise
 
     def to_yaml(self) -> str:
@@ -63,9 +64,12 @@ def _read(path: Path, source: str) -> dict[str, Any]:
 
 
 def _kind_of(data: Mapping[str, Any], source: str) -> type[Config]:
-    if "race" in data and "sweep" in data:
-        raise ConfigError([Problem(source, "", "has both `race` and `sweep`; a config is one or the other")])
-    return RaceConfig if "race" in data else SweepConfig if "sweep" in data else RunConfig
+    kinds = {"race": RaceConfig, "sweep": SweepConfig, "contest": ContestConfig}
+    found = [key for key in kinds if key in data]
+    if len(found) > 1:
+        message = f"has both `{found[0]}` and `{found[1]}`; a config is one or the other"
+        raise ConfigError([Problem(source, "", message)])
+    return kinds[found[0]] if found else RunConfig
 
 
 def _problem(item: Any, source: str, changed: Sequence[str]) -> Problem:

@@ -1,4 +1,4 @@
-"""The three kinds of configs: one run, a race of optimizers, a sweep.
+"""The kinds of configs: one run, a race of optimizers, a sweep; `gradlab.config.contest` has a contest of sweeps.
 
 ::
 
@@ -15,7 +15,7 @@ handed on in the context of the validation, under ``'task'``.
 
 import functools
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -46,7 +46,7 @@ TransformPart = Annotated[dict[str, Any], BeforeValidator(functools.partial(part
 class Config(Section):
     """What every config has."""
 
-    others: ClassVar[tuple[str, ...]] = ("optimizer", "race", "sweep", "train")
+    others: ClassVar[tuple[str, ...]] = ("optimizer", "race", "contest", "tuning", "sweep", "train")
 
     task: TaskPart
     before: list[TransformPart] = []
@@ -80,6 +80,45 @@ class RaceConfig(Config):
         return {label: Recipe(part, self.before, self.after) for label, part in self.race.items()}
 
 
+class SpaceOf(NamedTuple):
+    """A recipe and what varies of it, by the paths of the config."""
+
+    recipe: Recipe
+    space: dict[str, Any]
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The space, stages called by their names."""
+        return {self.recipe.name_of(path): dimension for path, dimension in self.space.items()}
+
+    def checked_setup(self, place: list[str], task: Task, options: dict[str, Any]) -> Setup:
+        """The sweep before it runs; its errors lie at ``place``, where the space stands in the config."""
+        errors = [error_at([*place, path], message) for path, message in self._misfits(task)]
+        if errors:
+            raise errors_together(errors)
+        try:
+            return prepare(task, self.recipe, Space(self.named), **options)
+        except (TypeError, ValueError) as error:
+            raise errors_together([self._refused(error, place)]) from None
+
+    def _misfits(self, task: Task) -> Iterator[tuple[str, str]]:
+        known = [*self.recipe.names(), *(f"{TASK}{name}" for name in task.hyperparams())]
+        for path, dimension in self.space.items():
+            if self.recipe.name_of(path) not in known:
+                yield path, f"the config has no number of this name{suggestion(path, known)}"
+            try:
+                dimension_from(dimension)
+            except (TypeError, ValueError) as error:
+                yield path, str(error)
+
+    def _refused(self, error: Exception, place: list[str]) -> Any:
+        """The error of a factory that a trial called, at the dimension that the value came from."""
+        names = {path.rpartition(".")[2]: path for path in self.space}
+        found = parts.located(error, names)
+        (*own,) = (names[name] for name in found["loc"])
+        return error_at([*place, *own], f"a trial is refused: {found['type'].message()}")
+
+
 class SweepConfig(Config):
     """Many values of the hyperparameters of one optimizer."""
 
@@ -93,41 +132,12 @@ class SweepConfig(Config):
         return Recipe(self.optimizer, self.before, self.after)
 
     @property
-    def space(self) -> dict[str, Any]:
-        """The space, stages called by their names."""
-        return {self.recipe.name_of(path): dimension for path, dimension in self.sweep.space.items()}
+    def trials(self) -> SpaceOf:
+        """What the sweep draws from."""
+        return SpaceOf(self.recipe, self.sweep.space)
 
     @model_validator(mode="after")
     def _space_fits(self, info: ValidationInfo) -> "SweepConfig":
-        task = info.context["task"]
-        errors = [error_at(["sweep", "space", path], message) for path, message in self._misfits(task)]
-        if not errors:
-            try:
-                info.context["setup"] = self.setup(task)
-            except (TypeError, ValueError) as error:
-                errors.append(self._refused(error))
-        if errors:
-            raise errors_together(errors)
+        place, options = ["sweep", "space"], self.sweep.model_dump(exclude={"space"}) | self.train.model_dump()
+        info.context["setup"] = self.trials.checked_setup(place, info.context["task"], options)
         return self
-
-    def setup(self, task: Task) -> Setup:
-        """The sweep before it runs."""
-        options = self.sweep.model_dump(exclude={"space"}) | self.train.model_dump()
-        return prepare(task, self.recipe, Space(self.space), **options)
-
-    def _misfits(self, task: Task) -> Iterator[tuple[str, str]]:
-        known = [*self.recipe.names(), *(f"{TASK}{name}" for name in task.hyperparams())]
-        for path, dimension in self.sweep.space.items():
-            if self.recipe.name_of(path) not in known:
-                yield path, f"the config has no number of this name{suggestion(path, known)}"
-            try:
-                dimension_from(dimension)
-            except (TypeError, ValueError) as error:
-                yield path, str(error)
-
-    def _refused(self, error: Exception) -> Any:
-        """The error of a factory that a trial called, at the dimension that the value came from."""
-        names = {path.rpartition(".")[2]: path for path in self.sweep.space}
-        found = parts.located(error, names)
-        (*place,) = (names[name] for name in found["loc"])
-        return error_at(["sweep", "space", *place], f"a trial is refused: {found['type'].message()}")

@@ -129,6 +129,9 @@ def metric_names(task: Task) -> list[str]:
     return list(jax.eval_shape(lambda key: task.metrics(*task.init(key), data), jax.random.key(0)))
 
 
+sampler_names = _name_among("sampler", SAMPLERS)
+
+
 def _seeds(value: Any) -> Any:
     seeds = value if isinstance(value, list) else [value]
     whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
@@ -144,6 +147,6 @@ class Sweep(Section):
     space: dict[Text, Any] = Field(min_length=1)
     trials: Count = 64
     seeds: Annotated[Any, BeforeValidator(_seeds)] = 1
-    sampler: Annotated[Text, _name_among("sampler", SAMPLERS)] = "sobol"
+    sampler: Annotated[Text, sampler_names] = "sobol"
     sampler_seed: Whole = Field(0, ge=0)
     chunk: Count | None = None

@@ -129,7 +129,7 @@ def newton_inverse_root(a: jax.Array, order: int, eps: Any) -> jax.Array:
     unit, rounding = jnp.eye(a.shape[0], dtype=a.dtype), float(jnp.finfo(a.dtype).eps)
     a = a + eps * unit
     length = norm(a)
-    scale = (1 + order) / (2 * jnp.where(length == 0, 1, length))  # no eigenvalue of power exceeds (1 + order) / 2
+    scale = 1 / jnp.where(length == 0, 1, length)  # the eigenvalues of power lie below one and rise: the error falls
     factor = lambda power: ((1 + order) * unit - power) / order
     error_of = lambda power: jnp.max(jnp.abs(power - unit))
 

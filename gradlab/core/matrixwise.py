@@ -204,10 +204,7 @@ def _inline_on_stack(bound: Rule, strategy: str, kept: int, operands: tuple, hyp
         return jax.vmap(on_one)(operands)
     axes = _mesh_axes()
     split = lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
-    missing = -count % jax.sharding.get_abstract_mesh().size
-    padded = lambda x: jnp.concatenate([x, jnp.broadcast_to(x[-1:], (missing, *x.shape[1:]))]) if missing else x
-    results = jax.vmap(on_one)(jax.tree.map(lambda x: split(padded(x)), operands))
-    return jax.tree.map(lambda x: split(x)[:count], results)
+    return jax.tree.map(split, jax.vmap(on_one)(jax.tree.map(split, operands)))
 
 
 _on_stack = jax.jit(_inline_on_stack, static_argnums=(0, 1, 2))

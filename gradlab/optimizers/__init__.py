@@ -22,17 +22,21 @@ from gradlab.optimizers.ademamix import ademamix, scale_by_ademamix
 from gradlab.optimizers.adgd import adgd, barzilai_borwein, scale_by_adgd, scale_by_barzilai_borwein
 from gradlab.optimizers.adopt import adopt, scale_by_adopt
 from gradlab.optimizers.amsgrad import amsgrad, scale_by_amsgrad
+from gradlab.optimizers.apollo import apollo, apollo_mini, scale_by_apollo
 from gradlab.optimizers.belief import acprop, adabelief, scale_by_acprop, scale_by_belief
 from gradlab.optimizers.bfgs import bfgs, scale_by_bfgs
 from gradlab.optimizers.came import came, scale_by_came
 from gradlab.optimizers.cocob import cocob, scale_by_cocob
 from gradlab.optimizers.conjugate_gradient import nonlinear_cg, scale_by_conjugate_gradient
 from gradlab.optimizers.dadapt import dadapt_adamw
+from gradlab.optimizers.dion import dion, scale_by_dion
 from gradlab.optimizers.dog import dog, dowg, scale_by_distance_over_gradients, scale_by_dog, scale_by_dowg
 from gradlab.optimizers.factored import scale_by_factored_rms
+from gradlab.optimizers.fira import fira, scale_by_fira
 from gradlab.optimizers.galore import galore, scale_by_galore
 from gradlab.optimizers.grams import grams, scale_by_grams
 from gradlab.optimizers.hessian_diagonal import gauss_newton_bartlett, hutchinson_estimator_diag_hessian
+from gradlab.optimizers.hyperball import adamh, muonh
 from gradlab.optimizers.hypergradient import hypergradient, hypergradient_sgd
 from gradlab.optimizers.kl_shampoo import kl_shampoo, scale_by_kl_shampoo
 from gradlab.optimizers.kl_soap import kl_soap, scale_by_kl_soap
@@ -48,6 +52,7 @@ from gradlab.optimizers.momo import momo, momo_adam
 from gradlab.optimizers.msam import msam
 from gradlab.optimizers.muon import MuonDimensionNumbers, muon, scale_by_muon, scale_by_shape
 from gradlab.optimizers.muon_squared import muon_squared
+from gradlab.optimizers.muonclip import muonclip
 from gradlab.optimizers.nadam import nadam, nadamw, scale_by_nadam
 from gradlab.optimizers.newton import newton, saddle_free_newton, scale_by_newton, scale_by_saddle_free_newton
 from gradlab.optimizers.newton_cg import newton_cg, scale_by_newton_cg
@@ -73,7 +78,10 @@ from gradlab.optimizers.sadam import sadam, samsgrad, scale_by_sadam, scale_by_s
 from gradlab.optimizers.schedule_free import schedule_free, schedule_free_eval_params
 from gradlab.optimizers.schedule_free_bases import schedule_free_adamw, schedule_free_radam, schedule_free_sgd
 from gradlab.optimizers.schedule_free_plus import schedule_free_plus
+from gradlab.optimizers.scion import scale_by_lmo, scion
+from gradlab.optimizers.scion_init import scion_init
 from gradlab.optimizers.sgd import sgd
+from gradlab.optimizers.shampoo import scale_by_shampoo, shampoo
 from gradlab.optimizers.sharpness import asam, normalize, sam
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
 from gradlab.optimizers.simplified_ademamix import scale_by_simplified_ademamix, simplified_ademamix
@@ -81,6 +89,7 @@ from gradlab.optimizers.sm3 import scale_by_sm3, sm3
 from gradlab.optimizers.soap import scale_by_soap, soap
 from gradlab.optimizers.soap_muon import scale_by_whitened_momentum, soap_muon
 from gradlab.optimizers.sophia import scale_by_sophia, sophia
+from gradlab.optimizers.splus import scale_by_splus, splus
 from gradlab.optimizers.stable_adamw import stable_adamw
 from gradlab.optimizers.tiger import scale_by_tiger, tiger
 from gradlab.optimizers.yogi import scale_by_yogi, yogi
@@ -225,11 +234,20 @@ ROWS = [
     Row(normuon, "muon's step over the root of its average square for each output", "2510.05491"),
     Row(adamuon, "orthogonalised sign(mu) over the root of its average square for each entry", "2507.11005"),
     Row(muon_squared, "muon of mu / sqrt(nu)", "2604.09967"),
+    Row(adamh, "|p| * adam / |adam|, then p on the sphere of its first norm", "2606.16899"),
+    Row(muonh, "|p| * muon / |muon|, then p on the sphere of its first norm", "2606.16899"),
+    Row(scion, "radius * the extreme point of a norm's ball along mu + weight_decay * p", "2502.07529"),
     Row(soap, "adam of G in the eigenbases of averaged G G^T and G^T G", "2409.11321"),
     Row(kl_shampoo, "L^-1/2 mu R^-1/2, each of G whitened by the other", "2509.03378"),
     Row(kl_soap, "adam of G in the eigenbases of kl_shampoo", "2509.03378"),
     Row(soap_muon, "muon's step of mu whitened in soap's bases", "Vyas 2026"),
     Row(psgd_kron, "P mu_hat, P = Q^T Q fitted to cov(mu_hat)^-1/2, Q triangular, for each side", "2402.04553, 2402.11858"),
+    Row(fira, "P adam(P^T G) + (G - P P^T G) at the lengths of adam's columns, their growth limited", "2410.01623"),
+    Row(apollo, "G times the lengths of adam's columns in a random subspace, their growth limited", "2412.05270"),
+    Row(apollo_mini, "G times the length of adam's step in a random direction, its growth limited", "2412.05270"),
+    Row(dion, "P Q^T * sqrt(out / in), of rank r, Q from the momentum M, P from M Q", "2504.05295"),
+    Row(shampoo, "L^-1/4 mu R^-1/4, L = mean of G G^T, R of G^T G; as long as adam's step", "1802.09568, 2309.06497"),
+    Row(splus, "2 / (m + n) * (sign of mu in soap's bases + weight_decay * p)", "2506.07254"),
     Row(adgd, "min(sqrt(1 + growth) * step, |dp| / (2 * |dg|)) * g", "1910.09529"),
     Row(barzilai_borwein, "|dp|^2 / <dp, dg> * g", "Barzilai 1988"),
     Row(hypergradient_sgd, "g, its rate moved by <g, g before>", "1703.04782"),
@@ -261,6 +279,7 @@ __all__ = [
     "hypergradient",
     "mechanize",
     "msam",
+    "muonclip",
     "normalize",
     "normalize_entries",
     "normalize_outputs",
@@ -277,6 +296,7 @@ __all__ = [
     "scale_by_adgd",
     "scale_by_adopt",
     "scale_by_amsgrad",
+    "scale_by_apollo",
     "scale_by_barzilai_borwein",
     "scale_by_belief",
     "scale_by_bfgs",
@@ -284,16 +304,19 @@ __all__ = [
     "scale_by_cocob",
     "scale_by_conjugate_gradient",
     "scale_by_delta_bar_delta",
+    "scale_by_dion",
     "scale_by_distance_over_gradients",
     "scale_by_dog",
     "scale_by_dowg",
     "scale_by_factored_rms",
+    "scale_by_fira",
     "scale_by_galore",
     "scale_by_grams",
     "scale_by_kl_shampoo",
     "scale_by_kl_soap",
     "scale_by_lbfgs",
     "scale_by_lion",
+    "scale_by_lmo",
     "scale_by_madgrad",
     "scale_by_mars_adam",
     "scale_by_muon",
@@ -311,16 +334,19 @@ __all__ = [
     "scale_by_sadam",
     "scale_by_saddle_free_newton",
     "scale_by_samsgrad",
+    "scale_by_shampoo",
     "scale_by_sign",
     "scale_by_shape",
     "scale_by_simplified_ademamix",
     "scale_by_sm3",
     "scale_by_soap",
     "scale_by_sophia",
+    "scale_by_splus",
     "scale_by_stddev",
     "scale_by_tiger",
     "scale_by_whitened_momentum",
     "scale_by_yogi",
     "schedule_free",
     "schedule_free_eval_params",
+    "scion_init",
 ]

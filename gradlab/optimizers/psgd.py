@@ -1,7 +1,7 @@
 r"""PSGD with Kronecker factors: momentum times a preconditioner that is fitted until it whitens the momentum.
 
-With G a matrix's gradient (m, n), Q_L and Q_R upper triangular (diagonal for a side longer than ``max_precond_dim``)
-and sqrt(precond_init_scale) * I before the first step, count = 1, 2, ... and V normal with mean 0 and variance 1::
+With G a matrix's gradient (m, n), Q_L and Q_R the identity times sqrt(precond_init_scale) before the first step,
+count = 1, 2, ... and V normal with mean 0 and variance 1::
 
     mu = b1 * mu + (1 - b1) * G
     m = mu / (1 - b1^count)
@@ -14,12 +14,14 @@ and sqrt(precond_init_scale) * I before the first step, count = 1, 2, ... and V 
     u = Q_L^H Q_L m Q_R^T conj(Q_R)
     p = p - learning_rate * (u / max(1, rms(u) / max_rms) + weight_decay * p)             arXiv 2402.04553, 2402.11858
 
-``|.|`` is an estimate of the spectral norm; of a diagonal factor only the diagonals are computed, and their maximum
-takes the place of the norm.  A fit is due when 1 / prob steps have passed since the last::
+``|.|`` is an estimate of the spectral norm.  The factor of a side longer than ``max_precond_dim`` is a diagonal: of
+the products only the diagonals are computed, and their maximum takes the place of the norm.  A fit without inverses,
+``geometry='pro'``, is that of `gradlab.optimizers.whitening.symmetric_fit` for H.  A fit is due when 1 / prob steps
+have passed since the last::
 
     prob = max(min_update_prob, min(max_update_prob, exp(-update_prob_decay * (count - update_prob_flat))))
 
-In expectation the fit rests where Q^H Q, Q the Kronecker product of both, is the covariance of H to the power -1/2.
+In expectation a fit rests where Q^H Q, Q the Kronecker product of both factors, is cov(H)^(-1/2).
 """
 
 import functools
@@ -28,19 +30,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.scipy.linalg import solve_triangular
 from optax.contrib import MuonDimensionNumbers
 
 from gradlab.core import check
 from gradlab.core.branch import update_if
 from gradlab.core.compose import chain
-from gradlab.core.kronecker import precise
 from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_here
 from gradlab.core.norms import norm
-from gradlab.core.numerics import abs_sq, debias, safe_quotient
+from gradlab.core.numerics import debias
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
+from gradlab.core.tree import real_dtype
 from gradlab.optimizers.matrices import beside_adamw, named_layout, within
+from gradlab.optimizers.whitening import balance, precondition, symmetric_fit, triangular_fit
 from gradlab.transforms.clip import shrink_factor
 from gradlab.transforms.decay import add_decayed_weights
 from gradlab.transforms.noise import key_data
@@ -48,6 +50,7 @@ from gradlab.transforms.scaling import scale_by_learning_rate
 from gradlab.transforms.select import stands_for_params
 
 DAMPING = 2.0**-11.5  # the root of float32's machine epsilon
+GEOMETRIES = ("triangular", "pro")
 
 
 class ScaleByPsgdKronState(NamedTuple):
@@ -57,14 +60,15 @@ class ScaleByPsgdKronState(NamedTuple):
     since_fit: jax.Array  # () int32, steps since the last fit
     rng_key: jax.Array  # the noise of a step is drawn from this key and ``count``
     mu: dict[str, Any]  # (k, m, n)
-    left: dict[str, Any]  # (k, m, m), upper triangular; (k, m) for a diagonal
+    left: dict[str, Any]  # (k, m, m); (k, m) for a diagonal
     right: dict[str, Any]  # (k, n, n) or (k, n)
+    bounds: dict[str, Any]  # (k, 2), real, of `symmetric_fit`; else None
 
 
-def _scale_by_psgd_kron_init(params, *, key, precond_init_scale, max_precond_dim, layout, strategy):
+def _scale_by_psgd_kron_init(params, *, key, precond_init_scale, max_precond_dim, geometry, layout, strategy):
     count, since_fit, rng_key = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32), jnp.array(key_data(key))
     if stands_for_params(params):
-        return ScaleByPsgdKronState(count, since_fit, rng_key, params, params, params)
+        return ScaleByPsgdKronState(count, since_fit, rng_key, *[params] * 4)
     mu = Groups(params, layout, strategy=strategy_here(strategy)).zeros()
 
     def factor(stack, side):
@@ -74,62 +78,31 @@ def _scale_by_psgd_kron_init(params, *, key, precond_init_scale, max_precond_dim
         return jnp.broadcast_to(jnp.sqrt(precond_init_scale).astype(one.dtype) * one, (k, *one.shape))
 
     left, right = ({name: factor(stack, side) for name, stack in mu.items()} for side in (1, 2))
-    return ScaleByPsgdKronState(count, since_fit, rng_key, mu, left, right)
+    no_bound = lambda stack: jnp.zeros((stack.shape[0], 2), real_dtype(stack)) if geometry == "pro" else None
+    bounds = {name: no_bound(stack) for name, stack in mu.items()}
+    return ScaleByPsgdKronState(count, since_fit, rng_key, mu, left, right, bounds)
 
 
 def _average_rule(mu, g, *, b1):
     return (b1 * mu + (1 - b1) * g,)
 
 
-def _on_both_sides(function, left, right, x):
-    return function(right, function(left, x).mT).mT
-
-
-def _times(q, x):
-    return q[:, None] * x if q.ndim == 1 else q @ x
-
-
-def _adjoint_times(q, x):
-    return _times(q.mT.conj() if q.ndim == 2 else q.conj(), x)
-
-
-def _adjoint_solve(q, x):
-    return x / q.conj()[:, None] if q.ndim == 1 else solve_triangular(q, x, trans="C")
-
-
-def _norm_estimate(s: jax.Array) -> jax.Array:
-    """The spectral norm of a Hermitian matrix, from below: a power step from its longest column."""
-    longest = s[:, jnp.argmax(jnp.sum(abs_sq(s), axis=0))]
-    x = s @ longest
-    return safe_quotient(norm(s @ x), norm(x))
-
-
-def _refitted(q, a, b, *, precond_lr):
-    if q.ndim == 1:
-        of_a, of_b = jnp.sum(abs_sq(a), axis=1), jnp.sum(abs_sq(b), axis=1)
-        return q - precond_lr * safe_quotient(of_a - of_b, jnp.max(of_a + of_b)) * q
-    of_a, of_b = a @ a.mT.conj(), b @ b.mT.conj()
-    return q - precond_lr * safe_quotient(jnp.triu(of_a - of_b), _norm_estimate(of_a + of_b)) @ q
-
-
-def _fit_rule(left, right, mu, v, *, weight, damping, precond_lr, balanced):
-    sizes = jnp.max(jnp.abs(left)), jnp.max(jnp.abs(right))
-    factor = jnp.where(balanced > 0, jnp.sqrt(sizes[1] / sizes[0]), 1)
-    old = left * factor, right / factor
+def _fit_rule(left, right, bounds, mu, v, *, geometry, weight, damping, precond_lr, balanced):
+    is_balanced = lambda new, old: jnp.where(balanced > 0, new, old)
+    old = jax.tree.map(is_balanced, balance((left, right)), (left, right))
     m = mu / weight
     h = m + damping * jnp.mean(jnp.abs(m)) * v
-    with precise():
-        a, b = _on_both_sides(_times, *old, h), _on_both_sides(_adjoint_solve, *old, v)
-        scale = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(a)), jnp.max(jnp.abs(b))))  # cancels; no overflow
-        a, b = a * (1 / scale), b * (1 / scale)
-        new = _refitted(old[0], a, b, precond_lr=precond_lr), _refitted(old[1], a.mT, b.mT, precond_lr=precond_lr)
-    return tuple(jnp.where(jnp.any(mu != 0), fitted, q) for fitted, q in zip(new, (left, right), strict=True))
+    if geometry == "triangular":
+        new = (*triangular_fit(old, h, v, precond_lr), bounds)
+    else:
+        factors, moved = symmetric_fit(old, bounds, h, precond_lr)
+        new = (*factors, moved)
+    return jax.tree.map(lambda fitted, kept: jnp.where(jnp.any(mu != 0), fitted, kept), new, (left, right, bounds))
 
 
 def _direction_rule(g, mu, left, right, *, weight, max_rms):
     del g
-    with precise():
-        u = _on_both_sides(_adjoint_times, left, right, _on_both_sides(_times, left, right, mu / weight))
+    u = precondition((left, right), mu / weight)
     return (u * shrink_factor(norm(u) / u.size**0.5, max_rms),)
 
 
@@ -156,6 +129,7 @@ def _scale_by_psgd_kron_update(
     min_update_prob,
     update_prob_decay,
     update_prob_flat,
+    geometry,
     layout,
     strategy,
     **extra,
@@ -173,14 +147,15 @@ def _scale_by_psgd_kron_update(
         v = groups.stack(_noise(noise_key, grads))
         numbers = {"weight": weight, "damping": damping, "precond_lr": precond_lr}
         balanced = jax.random.bernoulli(balance_key, balance_prob)
-        return (), run(_fit_rule, state.left, [state.right], [mu, v], balanced=balanced, **numbers)
+        fitted, chosen = [state.right, state.bounds], {"geometry": geometry}
+        return (), run(_fit_rule, state.left, fitted, [mu, v], structure=chosen, balanced=balanced, **numbers)
 
     prob = jnp.minimum(max_update_prob, jnp.exp(-update_prob_decay * (count - update_prob_flat)))
     is_due = since_fit >= 1 / jnp.maximum(min_update_prob, prob)
-    _, (left, right) = update_if(is_due, fit, (state.left, state.right))
+    _, (left, right, bounds) = update_if(is_due, fit, (state.left, state.right, state.bounds))
     (u,) = run(_direction_rule, g, (), [mu, left, right], weight=weight, max_rms=max_rms)
     since_fit = jnp.where(is_due, 0, since_fit)
-    return groups.unstack(u), ScaleByPsgdKronState(count, since_fit, state.rng_key, mu, left, right)
+    return groups.unstack(u), ScaleByPsgdKronState(count, since_fit, state.rng_key, mu, left, right, bounds)
 
 
 def scale_by_psgd_kron(
@@ -196,18 +171,18 @@ def scale_by_psgd_kron(
     update_prob_flat: Any = 500.0,
     *,
     max_precond_dim: int = 8192,
+    geometry: str = "triangular",
     key: Any = 0,
     weight_dimension_numbers: Any = None,
     strategy: str | None = None,
 ) -> Transform:
     """The direction of `psgd_kron`; all parameters must be matrices.
 
-    >>> tx, grads = scale_by_psgd_kron(b1=0.0), jnp.diag(jnp.array([10.0, 0.1]))
-    >>> updates, state = grads, tx.init(grads)
-    >>> for _ in range(100):
-    ...     updates, state = tx.update(grads, state)
-    >>> bool(updates[1, 1] > 0.3 * updates[0, 0] > 0.0)  # where the gradients differ by a factor of 100
-    True
+    >>> grads = jax.random.normal(jax.random.key(0), (500, 2, 3)) * jnp.array([[4.0], [0.25]])
+    >>> tx = scale_by_psgd_kron(b1=0.0)
+    >>> _, updates = jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], tx.init(grads[0]), grads)
+    >>> jnp.sqrt(jnp.mean(updates[-200:] ** 2, axis=(0, 2))).round(1).tolist()  # both rows move alike
+    [0.9, 1.0]
     """
     check.decay_rate(b1=b1)
     check.non_negative(damping=damping)
@@ -218,8 +193,10 @@ def scale_by_psgd_kron(
     check.in_range("min_update_prob", min_update_prob, 0.0, 1.0, open_low=True)
     check.non_negative(update_prob_decay=update_prob_decay, update_prob_flat=update_prob_flat)
     check.in_range("max_precond_dim", max_precond_dim, 1)
+    check.one_of("geometry", geometry, GEOMETRIES)
     check_strategy(strategy)
     fixed = {
+        "geometry": static(geometry),
         "layout": static(MuonDimensionNumbers() if weight_dimension_numbers is None else weight_dimension_numbers),
         "strategy": static(strategy),
     }
@@ -261,6 +238,7 @@ def psgd_kron(
     weight_decay_mask: Any = None,
     *,
     max_precond_dim: int = 8192,
+    geometry: str = "triangular",
     key: Any = 0,
     adam_b1: Any = 0.9,
     adam_b2: Any = 0.999,
@@ -286,7 +264,8 @@ def psgd_kron(
       learning_rate: a number or a schedule; about 0.001, a third of that for Adam's users.
       b1: decay of the average of gradients, in [0, 1).
       precond_lr: step of the fit, in [0, 0.7]: beyond, a factor could become singular.
-      precond_init_scale: of the preconditioner before the first fit.
+      precond_init_scale: of Q before the first fit; the preconditioner starts at its square.  For gradients k times as
+        long take it 1 / sqrt(k) times as large; Q leaves a wrong scale at up to 20 % a fit.
       damping: size of the noise in the fit as a fraction of the mean magnitude of what is fitted.
       balance_prob: chance in each fit that the factors are brought to one size.
       max_rms: bound on the root mean square of each matrix's direction.
@@ -295,6 +274,8 @@ def psgd_kron(
       weight_decay: factor of the matrices, multiplied by the learning rate.
       weight_decay_mask: which matrices decay; as for `gradlab.masked`.
       max_precond_dim: (static) a longer side has a diagonal factor.
+      geometry: (static) ``'triangular'``, or ``'pro'``, which needs no triangular solves and keeps dense factors near
+        Hermitian ones; it is that of the author's later code, where by default it fits the gradient, not its average.
       key: of the noise: an integer (static), or a random key, whose data is a leaf of the optimizer.
       adam_b1, adam_b2, adam_eps, adam_eps_root, adam_weight_decay: of AdamW for the other parameters.
       adam_learning_rate: of AdamW; ``learning_rate`` if None.  It is a number of its own to `replace`.
@@ -324,6 +305,7 @@ def psgd_kron(
         update_prob_decay,
         update_prob_flat,
         max_precond_dim=max_precond_dim,
+        geometry=geometry,
         key=key,
         weight_dimension_numbers=within(layout),
         strategy=strategy,

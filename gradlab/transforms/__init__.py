@@ -46,6 +46,7 @@ from gradlab.transforms.norms import (
 from gradlab.transforms.parallel import graft, parallel
 from gradlab.transforms.per_example import clipped_grad_sum, per_example_global_norm_clip, per_example_layer_norm_clip
 from gradlab.transforms.plateau import reduce_on_plateau
+from gradlab.transforms.qk_clip import qk_clip
 from gradlab.transforms.route import freeze, masked, multi_transform, partition, selective_transform, set_to_zero
 from gradlab.transforms.scaling import descend, scale, scale_by_learning_rate, scale_by_schedule
 from gradlab.transforms.select import by_path
@@ -131,6 +132,7 @@ __all__ = [
     "per_example_layer_norm_clip",
     "periodic_update",
     "project",
+    "qk_clip",
     "scale_by_backtracking_linesearch",
     "scale_by_learning_rate",
     "scale_by_schedule",

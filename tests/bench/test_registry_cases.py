@@ -25,7 +25,7 @@ def test_every_optimizer_of_both_libraries_has_its_rows():
 @pytest.mark.parametrize("name", ["adamax", "rmsprop"])
 def test_the_contestants_walk_the_same_path(name):
     makers = (cases._maker(REGISTRY[name]), cases._maker(cases.counterpart(name)))
-    ours, theirs = (cases._training(make(), TINY) for make in makers)
+    ours, theirs = (cases.training(make(), TINY) for make in makers)
     for _ in range(3):
         ends = ours(), theirs()
     chex.assert_trees_all_close(*ends, rtol=1e-6)

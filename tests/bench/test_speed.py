@@ -28,7 +28,7 @@ def case_of(samples, **options):
 
 @pytest.fixture(scope="module")
 def report():
-    rows = ["*/tiny", "minimize/*", "sweep/*", "*-of/adamax"]
+    rows = ["*/tiny", "minimize/*", "sweep/*", "*-of/adamax", "grouped-compile/soap", "cost/soap"]
     return run(rows, rounds=1, quick=True, device="cpu", trees=TREES, small=TREES["tiny"], make_sweep=tiny_sweep)
 
 

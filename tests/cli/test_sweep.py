@@ -149,7 +149,8 @@ def test_a_run_is_no_sweep(folder, gradlab_command):
     result = gradlab_command("sweep", "run.yaml")
     assert result.exit_code == 2
     assert (
-        "run.yaml: sweep: missing section, which says what varies; to train once: gradlab run run.yaml" in result.output
+        "run.yaml: sweep: missing section, which says what varies; for what this config says: gradlab run run.yaml"
+        in result.output
     )
 
 

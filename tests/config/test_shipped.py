@@ -6,18 +6,23 @@ import pytest
 from typer.testing import CliRunner
 
 from gradlab.cli.app import app
-from gradlab.config import SweepConfig, load
+from gradlab.config import ContestConfig, SweepConfig, load
 
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
+SMALL_CHARS = "task={name: chars, max_characters: 3000, context: 8, width: 8, heads: 2, layers: 1}"
 SMALLER = {
-    "chars_run": [
-        "task={name: chars, max_characters: 3000, context: 8, width: 8, heads: 2, layers: 1}",
-        "train.batch_size=4",
-    ],
+    "chars_contest": [SMALL_CHARS, "train.batch_size=4", "tuning.trials=1", "tuning.fresh_seeds=1"],
+    "chars_run": [SMALL_CHARS, "train.batch_size=4"],
+    "digits_contest": ["train.epochs=null", "tuning.trials=1", "tuning.fresh_seeds=1"],
     "digits_run": ["train.epochs=null"],
     "digits_sweep": ["train.epochs=null", "sweep.trials=2", "sweep.seeds=2"],
     "surface_race": [],
 }
+
+
+def command_of(path):
+    kind = type(load(path).config)
+    return {SweepConfig: "sweep", ContestConfig: "contest"}.get(kind, "run")
 
 
 def test_every_config_is_tried():
@@ -27,20 +32,20 @@ def test_every_config_is_tried():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_begins_with_its_claim_and_command(path):
     comment = [line for line in path.read_text().partition("\n\n")[0].splitlines() if line.startswith("#")]
-    command = "sweep" if isinstance(load(path).config, SweepConfig) else "run"
-    assert f"#     gradlab {command} configs/{path.name}" in comment
+    assert f"#     gradlab {command_of(path)} configs/{path.name}" in comment
     assert "on 2 CPU" in " ".join(comment)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_two_steps_of_a_config(path, tmp_path):
     before = path.read_bytes()
-    command = "sweep" if isinstance(load(path).config, SweepConfig) else "run"
+    command = command_of(path)
     changes = [*SMALLER[path.stem], "train.steps=2", "train.eval_every=1"]
     arguments = [command, str(path), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, arguments + [part for change in changes for part in ("--set", change)])
     assert result.exit_code == 0, result.output
-    assert {"config.yaml", "resolved.json", "curves.npz"} < {entry.name for entry in (tmp_path / "out").iterdir()}
+    own = {"contest.csv", "contest.png"} if command == "contest" else {"resolved.json", "curves.npz"}
+    assert {"config.yaml", *own} < {entry.name for entry in (tmp_path / "out").iterdir()}
     assert path.read_bytes() == before
 
 

@@ -47,8 +47,8 @@ def direction(tx, grads):
         ({}, {}),
         ({"signed": False, "nesterov": False}, {"signed": False, "nesterov": False}),
         (
-            {"beta": 0.8, "b2": 0.5, "eps": 0.1, "weight_decay": 0.1, "consistent_rms": 0.4, "ns_eps": 0.5},
-            {"beta": 0.8, "b2": 0.5, "eps": 0.1, "weight_decay": 0.1, "rms": 0.4, "ns_eps": 0.5},
+            {"beta": 0.8, "b2": 0.7, "eps": 0.1, "weight_decay": 0.1, "consistent_rms": 0.4, "ns_eps": 0.5},
+            {"beta": 0.8, "b2": 0.7, "eps": 0.1, "weight_decay": 0.1, "rms": 0.4, "ns_eps": 0.5},
         ),
     ],
 )
@@ -61,7 +61,7 @@ def test_adamuon_is_the_loop_in_numpy(shape, ours, theirs):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
-    "values", [{}, {"beta": 0.8, "b2": 0.5, "eps_root": 0.1, "weight_decay": 0.1, "ns_eps": 0.5}], ids=range(2)
+    "values", [{}, {"beta": 0.8, "b2": 0.7, "eps_root": 0.1, "weight_decay": 0.1, "ns_eps": 0.5}], ids=range(2)
 )
 def test_muon_squared_is_the_papers_loop_in_numpy(shape, values):
     params, grads = normal(shape), normal((STEPS, *shape), 1)
@@ -71,7 +71,7 @@ def test_muon_squared_is_the_papers_loop_in_numpy(shape, values):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("values", [{}, {"beta": 0.8, "b2": 0.5, "eps": 0.1}], ids=range(2))
+@pytest.mark.parametrize("values", [{}, {"beta": 0.8, "b2": 0.7, "eps": 0.1}], ids=range(2))
 def test_muon_squared_is_the_records_loop_in_numpy(shape, values):
     params, grads = normal(shape), normal((STEPS, *shape), 1)
     path, _ = walk(muon_squared(0.1, "simple_12", **RECORD | values), params, grads)

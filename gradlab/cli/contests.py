@@ -1,0 +1,121 @@
+"""``gradlab contest``: optimizers tuned with one budget and compared on fresh seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gradlab.cli.dry_run import show_sweep
+from gradlab.cli.outputs import saved_folder, write_text
+from gradlab.cli.sweeps import edge_warnings
+from gradlab.cli.terminal import Terminal, duration, headings, short
+from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, load
+from gradlab.sweeps.contest import ContestResult, contest
+from gradlab.sweeps.run import SweepProgress
+
+
+def contest_config(
+    path: Path, assignments: Sequence[str], out: Path | None, *, overwrite: bool, dry_run: bool, terminal: Terminal
+) -> None:
+    """What `gradlab contest` does."""
+    with terminal.caught_warnings():
+        experiment = load(path, assignments)
+        if not isinstance(experiment.config, ContestConfig):
+            message = "missing section, which names the optimizers; see configs/digits_contest.yaml"
+            raise ConfigError([Problem(str(path), "contest", message)])
+        if dry_run:
+            for label, setup in experiment.setup.items():
+                terminal.say(f"{label}, tuning")
+                show_sweep(setup, terminal)
+            return
+        with saved_folder(out or experiment.out, overwrite) as folder:
+            write_text(folder / "config.yaml", experiment.to_yaml())
+            result = _run(experiment, folder, terminal)
+            _draw(result, folder)
+        _report(result, folder, terminal)
+
+
+def _run(experiment: Experiment, folder: Path, terminal: Terminal) -> ContestResult:
+    config = experiment.config
+    tuning = config.tuning
+    of_label = {}
+    for label, setup in experiment.setup.items():
+        tuned = sum(len(group) for bucket in setup.buckets for group in setup.chunks(bucket)) * len(setup.seeds)
+        of_label[label] = (tuned * setup.plan.steps, tuning.fresh_seeds * setup.plan.steps)
+    total, finished = sum(map(sum, of_label.values())), 0
+    with terminal.progress(experiment.task.name, total) as show:
+
+        def progress(what: str, now: SweepProgress) -> None:
+            nonlocal finished
+            if now.done == now.total:
+                finished += now.total
+            left = f"{duration(now.remaining)} left of it, " if now.done < now.total else ""
+            show(finished + now.done * (now.done < now.total), f"{what}: {left}best {now.metric} {short(now.best)}")
+
+        return contest(
+            experiment.task,
+            config.entrants,
+            out=folder,
+            overwrite=True,
+            progress=progress,
+            **tuning.model_dump(),
+            **config.train.model_dump(),
+        )
+
+
+def _draw(result: ContestResult, folder: Path) -> None:
+    from gradlab.plots import contest_curves, save_figure
+
+    save_figure(contest_curves(result), folder / "contest.png")
+
+
+def _report(result: ContestResult, folder: Path, terminal: Terminal) -> None:
+    columns, rows = contest_table(result)
+    seeds = len(result.fresh[result.reference].seeds)
+    what = headings([result.metric])[0]
+    terminal.table(
+        f"{what} at the end, and until where {result.reference} ends; {seeds} fresh seeds",
+        columns,
+        rows,
+    )
+    for label, tuned in result.tuned.items():
+        for warning in edge_warnings(tuned):
+            terminal.warn(f"{label}: {warning}")
+    terminal.say(f"\nresults in {folder}: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
+
+
+def contest_table(result: ContestResult) -> tuple[list[str], list[list[str]]]:
+    """The table of a contest for reading: columns and rows."""
+    names = list(dict.fromkeys(name for one in result.fresh.values() for name in one.space.varying))
+    short_names = {name: headings([name])[0] for name in names}
+    columns = [
+        "optimizer",
+        "tuned to",
+        headings([result.metric])[0],
+        "reached by",
+        "steps",
+        "seconds",
+        "cost of a step",
+    ]
+    rows = []
+    for row in result.table.to_dict("records"):
+        label = row["optimizer"]
+        values = {name: result.fresh[label].values(name)[0] for name in result.fresh[label].space.varying}
+        tuned = ", ".join(f"{short_names[name]} {short(value)}" for name, value in values.items())
+        reached = np.isfinite(row["steps"])
+        rows.append(
+            [
+                label,
+                tuned,
+                _with_spread(row["mean"], row["std"], ".4f"),
+                f"{row['reached']} of {len(result.fresh[label].seeds)}",
+                _with_spread(row["steps"], row["steps_std"], ".0f") if reached else "-",
+                short(row["seconds"]) if reached else "-",
+                f"{row['step_cost']:.2f}",
+            ]
+        )
+    return columns, rows
+
+
+def _with_spread(mean: float, std: float, digits: str) -> str:
+    return f"{mean:{digits}}" + (f" ± {std:{digits}}" if np.isfinite(std) else "")
