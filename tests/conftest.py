@@ -8,6 +8,7 @@ run as in any other process.
 import itertools
 import os
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see gradlab.cli
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 import chex  # noqa: E402

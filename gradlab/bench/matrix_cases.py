@@ -68,6 +68,10 @@ def _muon_cases(name: str, shapes: Shapes) -> Iterator[Case]:
     yield case("muon-compile", "lowering and compiling a step", "s", of(_time_compile), 3)
     yield case("muon-step", "jitted and donated step", "s", of(_time_steps, steps=1), 5)
     yield case("muon-bytes", "memory of that step", "bytes", of(_count_bytes))
+    makers = {**makers, "gradlab": lambda: muon(LEARNING_RATE, spectral_map="newton_schulz_bf16", **options)}
+    narrow = functools.partial(_time_steps, shapes=shapes, makers=makers, steps=1)
+    what, note = "jitted and donated step of muon", "iterates in bfloat16, as torch does; optax in float32"
+    yield Case(f"muon-bf16-step/{name}", what, "s", narrow, most_rounds=5, note=note)
 
 
 def _grouped_cases(shapes: Shapes) -> Iterator[Case]:

@@ -1,6 +1,11 @@
-"""The command line: ``gradlab run``, ``gradlab sweep``, ``gradlab list``, ``gradlab bench``."""
+"""The command line: ``gradlab run``, ``gradlab sweep``, ``gradlab contest``, ``gradlab list``, ``gradlab bench``."""
 
+import os
 import sys
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+"""On the CPU XLA leaves decompositions to SciPy's OpenBLAS, whose threads wait busily for the cores that XLA's threads
+use: a step of SOAP can take a hundred times as long."""
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from gradlab.optimizers.belief import acprop, adabelief, scale_by_acprop, scale_
 from gradlab.optimizers.bfgs import bfgs, scale_by_bfgs
 from gradlab.optimizers.came import came, scale_by_came
 from gradlab.optimizers.cocob import cocob, scale_by_cocob
+from gradlab.optimizers.column_normalized import normalize_columns, scale_sgd
 from gradlab.optimizers.conjugate_gradient import nonlinear_cg, scale_by_conjugate_gradient
 from gradlab.optimizers.dadapt import dadapt_adamw
 from gradlab.optimizers.dion import dion, scale_by_dion
@@ -36,7 +37,7 @@ from gradlab.optimizers.fira import fira, scale_by_fira
 from gradlab.optimizers.galore import galore, scale_by_galore
 from gradlab.optimizers.grams import grams, scale_by_grams
 from gradlab.optimizers.hessian_diagonal import gauss_newton_bartlett, hutchinson_estimator_diag_hessian
-from gradlab.optimizers.hyperball import adamh, muonh
+from gradlab.optimizers.hyperball import adamh, muonh, soaph
 from gradlab.optimizers.hypergradient import hypergradient, hypergradient_sgd
 from gradlab.optimizers.kl_shampoo import kl_shampoo, scale_by_kl_shampoo
 from gradlab.optimizers.kl_soap import kl_soap, scale_by_kl_soap
@@ -85,6 +86,7 @@ from gradlab.optimizers.shampoo import scale_by_shampoo, shampoo
 from gradlab.optimizers.sharpness import asam, normalize, sam
 from gradlab.optimizers.sign import lion, scale_by_lion, scale_by_sign, sign_sgd, signum
 from gradlab.optimizers.simplified_ademamix import scale_by_simplified_ademamix, simplified_ademamix
+from gradlab.optimizers.sinkgd import scale_by_sinkhorn, sinkgd
 from gradlab.optimizers.sm3 import scale_by_sm3, sm3
 from gradlab.optimizers.soap import scale_by_soap, soap
 from gradlab.optimizers.soap_muon import scale_by_whitened_momentum, soap_muon
@@ -236,15 +238,18 @@ ROWS = [
     Row(muon_squared, "muon of mu / sqrt(nu)", "2604.09967"),
     Row(adamh, "|p| * adam / |adam|, then p on the sphere of its first norm", "2606.16899"),
     Row(muonh, "|p| * muon / |muon|, then p on the sphere of its first norm", "2606.16899"),
+    Row(soaph, "soap's step along the sphere of the first norm", "2606.16899"),
     Row(scion, "radius * the extreme point of a norm's ball along mu + weight_decay * p", "2502.07529"),
     Row(soap, "adam of G in the eigenbases of averaged G G^T and G^T G", "2409.11321"),
     Row(kl_shampoo, "L^-1/2 mu R^-1/2, each of G whitened by the other", "2509.03378"),
     Row(kl_soap, "adam of G in the eigenbases of kl_shampoo", "2509.03378"),
     Row(soap_muon, "muon's step of mu whitened in soap's bases", "Vyas 2026"),
-    Row(psgd_kron, "P mu_hat, P = Q^T Q fitted to cov(mu_hat)^-1/2, Q triangular, for each side", "2402.04553, 2402.11858"),
+    Row(psgd_kron, "P mu_hat, P a Kronecker product fitted to cov(mu_hat)^-1/2", "2402.04553, 2402.11858"),
     Row(fira, "P adam(P^T G) + (G - P P^T G) at the lengths of adam's columns, their growth limited", "2410.01623"),
     Row(apollo, "G times the lengths of adam's columns in a random subspace, their growth limited", "2412.05270"),
     Row(apollo_mini, "G times the length of adam's step in a random direction, its growth limited", "2412.05270"),
+    Row(sinkgd, "g, its outputs and inputs brought to equal lengths in turn", "2502.06742"),
+    Row(scale_sgd, "g over the size of its columns; in the last layer its average", "2506.16659"),
     Row(dion, "P Q^T * sqrt(out / in), of rank r, Q from the momentum M, P from M Q", "2504.05295"),
     Row(shampoo, "L^-1/4 mu R^-1/4, L = mean of G G^T, R of G^T G; as long as adam's step", "1802.09568, 2309.06497"),
     Row(splus, "2 / (m + n) * (sign of mu in soap's bases + weight_decay * p)", "2506.07254"),
@@ -282,6 +287,7 @@ __all__ = [
     "muonclip",
     "normalize",
     "normalize_entries",
+    "normalize_columns",
     "normalize_outputs",
     "primal_averaging",
     "sam",
@@ -338,6 +344,7 @@ __all__ = [
     "scale_by_sign",
     "scale_by_shape",
     "scale_by_simplified_ademamix",
+    "scale_by_sinkhorn",
     "scale_by_sm3",
     "scale_by_soap",
     "scale_by_sophia",

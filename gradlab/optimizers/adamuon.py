@@ -130,7 +130,7 @@ def adamuon(
     those of `muon`.
 
     Args:
-      learning_rate: a number or a schedule; AdamW's.
+      learning_rate: a number or a schedule.
       beta: decay of the sum of gradients, in [0, 1).
       b2: decay of the average of the squared entries of o, in [0, 1).
       eps: added to the root of that average, and to the norm of a matrix.

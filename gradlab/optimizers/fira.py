@@ -14,7 +14,8 @@ every ``update_proj_gap`` steps, mu = nu = 0 before the first step and count = 1
     w = sqrt(1 - b2^count) / (1 - b1^count)
 
 The averages are kept when P changes.  The new vectors take the signs in which they point along the old, so that runs
-do not depend on those that a decomposition happens to give.
+do not depend on those that a decomposition happens to give.  Where the subspace misses nothing but rounding, e is zero,
+and its length is not limited at the next step; the authors' code would hold it near zero for thousands.
 """
 
 from typing import Any, NamedTuple
@@ -67,7 +68,9 @@ def _scale_by_fira_init(params, *, rank, layout, strategy):
 
 
 def _leading_vectors_rule(projector, g):
-    vectors = jnp.linalg.svd(jax.lax.stop_gradient(g), full_matrices=False)[0][:, : projector.shape[1]]
+    g = jax.lax.stop_gradient(g)
+    is_finite = jnp.all(jnp.isfinite(g))  # LAPACK's decomposition of an infinite matrix does not end; it shows in R
+    vectors = jnp.linalg.svd(jnp.where(is_finite, g, 0), full_matrices=False)[0][:, : projector.shape[1]]
     along = jnp.sum(vectors.conj() * projector, axis=0)
     return (jnp.where(along == 0, 1, along / jnp.where(along == 0, 1, jnp.abs(along))) * vectors,)
 
@@ -77,6 +80,7 @@ def _fira_rule(g, mu, nu, length, projector, *, b1, b2, eps, count, scale, max_g
         projected = projector.mT.conj() @ g
         d, mu, nu = uncorrected_adam(projected, mu, nu, b1=b1, b2=b2, eps=eps)
         inside, missed = scale * (projector @ d), g - scale * (projector @ projected)
+    missed = jnp.where(norm(missed) <= max(g.shape) * jnp.finfo(nu.dtype).eps * norm(g), 0, missed)
     size = lambda x: norm(x, axis=0, keepdims=True)
     outside, length = growth_limited(missed * safe_quotient(size(d), size(projected)), length, max_growth)
     return adam_weight(b1, b2, count) * (inside + outside), mu, nu, length

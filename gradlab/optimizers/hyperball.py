@@ -19,6 +19,7 @@ from gradlab.core.values import relabel
 from gradlab.optimizers.adam import scale_by_adam
 from gradlab.optimizers.matrices import beside_adamw, named_layout, within
 from gradlab.optimizers.muon import scale_by_muon
+from gradlab.optimizers.soap import scale_by_soap
 from gradlab.transforms.norm_control import hyperball, relative_updates
 from gradlab.transforms.scaling import scale_by_learning_rate
 
@@ -170,4 +171,67 @@ def muonh(
         eps_root=adam_eps_root,
         weight_decay=adam_weight_decay,
         mu_dtype=mu_dtype,
+    )
+
+
+def soaph(
+    learning_rate: Any,
+    b1: Any = 0.95,
+    b2: Any = 0.95,
+    eps: Any = 1e-8,
+    *,
+    shampoo_beta: Any = None,
+    precondition_frequency: int = 10,
+    max_precond_dim: int = 10_000,
+    bias_correction: bool = True,
+    adam_b1: Any = 0.9,
+    adam_b2: Any = 0.999,
+    adam_eps: Any = 1e-8,
+    adam_eps_root: Any = 0.0,
+    adam_weight_decay: Any = 0.0,
+    adam_learning_rate: Any = None,
+    weight_dimension_numbers: Any = "flax",
+    strategy: str | None = None,
+) -> Transform:
+    """SOAP-H (arXiv 2606.16899): SOAP's direction for matrices on the spheres of their first norms; AdamW for the rest.
+
+    As `adamh`; the first step of the matrices is empty.  Arguments that are not listed are those of `adamh`.
+
+    Args:
+      b1, b2, eps, shampoo_beta, precondition_frequency, max_precond_dim, bias_correction, strategy: as for `soap`.
+
+    Raises:
+      ValueError: as `adamh`.
+
+    >>> import jax.numpy as jnp
+    >>> params = jnp.array([[3.0, 0.0], [0.0, 4.0]])
+    >>> tx = soaph(0.1)
+    >>> _, state = tx.update(params, tx.init(params), params)
+    >>> updates, _ = tx.update(params, state, params)
+    >>> (params + updates).diagonal().round(2).tolist()
+    [2.94, 4.05]
+    """
+    layout = named_layout(weight_dimension_numbers)
+    direction = scale_by_soap(
+        b1,
+        b2,
+        eps,
+        shampoo_beta=shampoo_beta,
+        precondition_frequency=precondition_frequency,
+        max_precond_dim=max_precond_dim,
+        bias_correction=bias_correction,
+        weight_dimension_numbers=within(layout),
+        strategy=strategy,
+    )
+    return on_hyperball(
+        direction,
+        layout,
+        learning_rate=learning_rate,
+        adam_learning_rate=adam_learning_rate,
+        b1=adam_b1,
+        b2=adam_b2,
+        eps=adam_eps,
+        eps_root=adam_eps_root,
+        weight_decay=adam_weight_decay,
+        mu_dtype=None,
     )

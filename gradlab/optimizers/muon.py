@@ -230,9 +230,9 @@ def muon(
       bias_correction: (static) false mixes gradient and average as Jordan and PyTorch do; Optax's first twenty steps
         weigh the gradient more.
       shape_scale: (static) ``'jordan'`` or ``'scion'``.
-      spectral_map: (static) what brings the singular values to one: ``'newton_schulz'``; ``'gram_newton_schulz'``, the
-        same in float32 with fewer operations for long matrices; ``'svd'``, exact and slow; or a function of the bounded
-        matrix (m, n), m <= n, and the coefficients.
+      spectral_map: (static) what brings the singular values to one: ``'newton_schulz'``; ``'newton_schulz_bf16'``, the
+        same in bfloat16, faster on accelerators; ``'gram_newton_schulz'``, in float32 with fewer operations for long
+        matrices; ``'svd'``, exact and slow; or a function of the bounded matrix (m, n), m <= n, and the coefficients.
       strategy: (static) how matrices of equal shape run; see `gradlab.core.matrixwise.matrixwise`.
 
     Raises:

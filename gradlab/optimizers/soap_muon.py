@@ -43,7 +43,7 @@ from gradlab.transforms.select import stands_for_params
 
 
 class ScaleByWhitenedMomentumState(NamedTuple):
-    """State of `scale_by_whitened_momentum`: by group, for its k wide matrices (m, n); None for a side that is too long."""
+    """State of `scale_by_whitened_momentum`: by group, for its k wide matrices (m, n); None for too long a side."""
 
     count: jax.Array  # () int32
     left: dict[str, Any]  # (k, m, m), the average of G G^H
@@ -193,8 +193,8 @@ def soap_muon(
 ) -> Transform:
     """SOAP-Muon (Vyas, in the records of modded-nanogpt, 2026) for matrices, AdamW for everything else.
 
-    The recurrence heads this module.  A direction in which the gradient vanishes but for rounding is brought to the size
-    of the others as soon as its squares exceed ``floor``.
+    The recurrence heads this module.  A direction in which the gradient vanishes but for rounding is brought to the
+    size of the others as soon as its squares exceed ``floor``.
 
     Args:
       learning_rate: a number or a schedule; as for Muon.

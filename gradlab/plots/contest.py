@@ -9,7 +9,7 @@ from gradlab.plots.curves import race
 from gradlab.plots.style import CONTEXT, readable
 from gradlab.sweeps.table import before_divergence, mode_of
 
-ROOM = 0.15  # above and below what the curves do after their first tenth, in shares of it
+ROOM = 0.15  # above and below what the medians do after their first tenth, in shares of it
 
 
 def contest_curves(result: Any, *, ax: Axes | None = None) -> Axes:
@@ -28,7 +28,7 @@ def contest_curves(result: Any, *, ax: Axes | None = None) -> Axes:
     ax.axhline(target, color=CONTEXT, lw=1, zorder=1)
     note = f"{result.reference} at the end"
     ax.annotate(note, (0.01, target), xycoords=("axes fraction", "data"), va="bottom", fontsize=8, color="#777777")
-    later = np.concatenate([values[:, step >= 0.1 * step[-1]].ravel() for values in curves.values()])
+    later = np.concatenate([np.median(values, axis=0)[step >= 0.1 * step[-1]] for values in curves.values()])
     later = later[np.isfinite(later)]
     if len(later) and mode_of(result.metric) == "min":
         low, high = later.min(), np.quantile(later, 0.95)

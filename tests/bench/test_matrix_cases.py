@@ -17,7 +17,7 @@ TINY = gpt2_shapes(width=4, layers=2, vocabulary=8, context=4)
 
 def test_the_rows_are_those_of_the_documentation():
     rows = {case.name: case.at_most for case in cases.matrix_cases({"a": TINY, "b": TINY, "c": TINY}, TINY)}
-    assert {name.split("/")[0] for name in rows} == {*cases.GOALS, "cost"}
+    assert {name.split("/")[0] for name in rows} == {*cases.GOALS, "cost", "muon-bf16-step"}
     assert {name.split("/")[1] for name in rows if name.startswith("muon-")} == {"a", "b"}
     assert {name.split("/")[1] for name in rows if name.startswith("cost")} == set(cases.MATRIX_OPTIMIZERS)
     assert set(cases.MATRIX_OPTIMIZERS) < set(REGISTRY)
@@ -39,7 +39,9 @@ def test_both_librarieswalk_the_same_path():
     chex.assert_trees_all_close(*ends, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["muon-compile/a", "muon-step/a", "muon-bytes/a", "grouped-compile/soap", "cost/soap"])
+@pytest.mark.parametrize(
+    "name", ["muon-compile/a", "muon-step/a", "muon-bf16-step/a", "muon-bytes/a", "grouped-compile/soap", "cost/soap"]
+)
 def test_every_kind_of_row_can_be_measured(name):
     (case,) = [case for case in cases.matrix_cases({"a": TINY}, TINY) if case.name == name]
     row = measured(case, 1)

@@ -1,4 +1,7 @@
 import io
+import os
+import subprocess
+import sys
 
 from rich.console import Console
 
@@ -42,3 +45,13 @@ def test_progress_shows_what_how_far_and_the_note(capsys):
     with Terminal().progress("a run", 10) as show:
         show(5, "loss 0.1")
     assert capsys.readouterr().err.split() == ["a", "run", "50%", "loss", "0.1"]
+
+
+def test_decompositions_have_one_thread_unless_told_otherwise():
+    program = "import os, gradlab.cli; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    for given, expected in ({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3"):
+        kept = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+        result = subprocess.run(
+            [sys.executable, "-c", program], env=kept | given, capture_output=True, text=True, check=True
+        )
+        assert result.stdout.strip() == expected

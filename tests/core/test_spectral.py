@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradlab.core.spectral import COEFFICIENTS, SCALINGS, bounded, gram_newton_schulz, newton_schulz, polar_factor
+from gradlab.core.spectral import (
+    COEFFICIENTS,
+    SCALINGS,
+    bounded,
+    gram_newton_schulz,
+    newton_schulz,
+    newton_schulz_bf16,
+    polar_factor,
+)
 from tests.oracles import muon as oracle
 
 # Where singular values in [0.01, 1] end, to two digits.
@@ -135,3 +143,12 @@ def test_zero_stays_zero(scaling):
 def test_the_derivative_at_zero_is_finite():
     loss = lambda x: jnp.sum(newton_schulz(bounded(x, 1e-8), jnp.asarray(COEFFICIENTS["standard"])) ** 2)
     assert jnp.all(jnp.isfinite(jax.grad(loss)(jnp.zeros((2, 3)))))
+
+
+def test_the_iteration_in_bfloat16_is_the_iteration_but_for_rounding():
+    x = jnp.asarray(matrix(48, 64))
+    x, rows = x / jnp.linalg.norm(x), jnp.asarray(COEFFICIENTS["standard"])
+    gap = np.abs(newton_schulz_bf16(x, rows) - newton_schulz(x, rows))
+    assert 1e-4 < np.max(gap) < 0.03
+    z = jnp.asarray(matrix(3, 4, dtype=np.complex128)) / 10
+    np.testing.assert_array_equal(newton_schulz_bf16(z, rows), newton_schulz(z, rows))

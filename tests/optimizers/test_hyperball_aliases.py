@@ -6,11 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from gradlab import MuonDimensionNumbers, SplitDimensionNumbers, adamh, hyperball, muonh, relative_updates
+from gradlab import MuonDimensionNumbers, SplitDimensionNumbers, adamh, hyperball, muonh, relative_updates, soaph
 from gradlab.core.spectral import COEFFICIENTS
 from gradlab.optimizers.hyperball import on_hyperball
 from gradlab.optimizers.matrices import named_layout
 from gradlab.optimizers.sign import scale_by_lion
+from tests.oracles import kronecker as oracle_of_bases
 from tests.oracles import muon_family as oracle
 
 RATE = 0.1
@@ -158,3 +159,21 @@ def test_a_zero_gradient_moves_nothing_and_one_that_is_not_finite_shows(make):
 def test_impossible_values_are_refused(make, values, message):
     with pytest.raises(ValueError, match=message):
         make(RATE, **values)
+
+
+@pytest.mark.parametrize("make", [adamh, muonh])
+def test_the_radius_is_that_of_the_start_wherever_the_matrix_is_now(make):
+    params, tx = normal((3, 4)), make(RATE)
+    strayed = 3 * params
+    updates, _ = tx.update(normal((3, 4), 1), tx.init(params), strayed)
+    np.testing.assert_allclose(jnp.linalg.norm(strayed + updates), jnp.linalg.norm(params), rtol=1e-12)
+
+
+def test_soaph_takes_the_direction_of_soap():
+    params, grads = normal((4, 4)), normal((STEPS, 4, 4), 1)
+    directions = oracle_of_bases.soap(np.asarray(grads), np.zeros((4, 4)), 1.0, every=3)
+    directions = -np.diff(directions, axis=0, prepend=np.zeros((1, 4, 4)))
+    moved = oracle.on_hyperball(directions[1:], np.asarray(params), RATE)
+    ours = walk(soaph(RATE, precondition_frequency=3), params, grads)
+    np.testing.assert_array_equal(ours[0], params)
+    np.testing.assert_allclose(ours[1:], moved, rtol=1e-9, atol=1e-11)

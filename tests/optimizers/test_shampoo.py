@@ -202,7 +202,7 @@ def test_each_block_and_each_matrix_of_a_batch_goes_its_own_way(strategy):
     params = {name: drawn(*shape, seed=len(shape)) for name, shape in shapes.items()}
     grads = {name: drawn(8, *shape, seed=5 + len(shape)) for name, shape in shapes.items()}
     options = {"precondition_frequency": 3, "graft": "adam"}
-    alone = lambda p, g: walk(shampoo(RATE, **options), p, g)[0]
+    alone = lambda p, g: oracle.shampoo(np.asarray(g), np.asarray(p), RATE, graft="adam", every=3, start=3)
     tx = shampoo(RATE, **options, block_size=4, weight_dimension_numbers=layout | {"b": None}, strategy=strategy)
     path = walk(tx, params, grads)[0]["a"]
     for index in range(2):
@@ -278,6 +278,21 @@ def test_eigenvalues_are_lifted_before_epsilon_is_added_to_them():
     np.testing.assert_allclose(inverse_power(a, 0.5, 0.1), expected, rtol=1e-10)
     kept = basis * np.array([0.5, 1e-3**-0.5, 0.0]) @ basis.T
     np.testing.assert_allclose(inverse_power(a, 0.5, 0.0), kept, rtol=1e-10, atol=1e-12)
+
+
+def test_newtons_iteration_survives_what_rounding_makes_negative():
+    """On the other directions it is the root; without a stop the negative one would take all to infinity."""
+    basis = np.linalg.qr(drawn(3, 3))[0]
+    root = newton_inverse_root(basis * np.array([4.0, 1e-3, -1e-12]) @ basis.T, 2, 0.0)
+    np.testing.assert_allclose(root @ basis[:, :2], basis[:, :2] * np.array([0.5, 1e-3**-0.5]), rtol=1e-7)
+    assert np.all(np.isfinite(root))
+
+
+@pytest.mark.parametrize("inverse", [lambda a: inverse_power(a, 0.25, 0.0), lambda a: newton_inverse_root(a, 4, 0.0)])
+def test_roots_of_nothing_are_zero_and_of_what_is_not_finite_nan(inverse):
+    np.testing.assert_array_equal(inverse(jnp.zeros((3, 3))), np.zeros((3, 3)))
+    for bad in (jnp.nan, jnp.inf):
+        assert jnp.all(jnp.isnan(inverse(jnp.eye(3).at[1, 1].set(bad))))
 
 
 def counted(monkeypatch, name):

@@ -112,6 +112,15 @@ def test_other_names_fused_heads_and_scanned_layers():
             jax.tree.map(lambda x, y, index=index: np.testing.assert_array_equal(x[index], y), new, alone)
 
 
+def test_a_name_must_match_as_a_whole_and_layers_must_be_as_many_as_their_logits():
+    params = attention(names=("query", "key", "key_scale"))
+    _, new = step(qk_clip(TAU), params, jax.tree.map(jnp.zeros_like, params), max_logits=LOGITS)
+    np.testing.assert_array_equal(new["key_scale"]["kernel"], params["key_scale"]["kernel"])
+    layers = jax.tree.map(lambda p: jnp.stack([p, p, p]), params)
+    with pytest.raises(ValueError, match=r"'' has the shape \(1, 5\), which does not fit parameter 'key/bias'"):
+        step(qk_clip(TAU), layers, layers, max_logits=LOGITS[None])
+
+
 def test_logits_that_are_not_finite_show_and_masked_heads_do_not():
     params = {"attn": attention(heads=3)}
     zero = jax.tree.map(jnp.zeros_like, params)
@@ -164,17 +173,17 @@ class Transformer(nn.Module):
 
 def test_an_attention_of_flax_has_its_logits_clipped():
     x, network = normal((3, 6, 4)), Transformer()
-    params = network.init(jax.random.key(1), x)["params"]
+    params = jax.jit(network.init)(jax.random.key(1), x)["params"]
     for index, scale in enumerate((30.0, 1.0)):
         block = params[f"MultiHeadDotProductAttention_{index}"]
         block["query"]["kernel"] = block["query"]["kernel"].at[:, 0].multiply(scale)
-    sown = lambda params: network.apply({"params": params}, x, mutable="intermediates")
+    sown = jax.jit(lambda params: network.apply({"params": params}, x, mutable="intermediates"))
 
     def loss(params):
         y, state = sown(params)
         return jnp.mean(y**2), state["intermediates"]
 
-    grads, logits = jax.grad(loss, has_aux=True)(params)
+    grads, logits = jax.jit(jax.grad(loss, has_aux=True))(params)
     largest = logits["MultiHeadDotProductAttention_0"]["max_logits"][0]
     tau = 3.0
     assert largest[0] > 3 * tau and largest[1] < tau
@@ -187,7 +196,7 @@ def test_an_attention_of_flax_has_its_logits_clipped():
 
 def test_training_keeps_the_logits_near_tau_which_without_clipping_grow():
     x, network = normal((3, 6, 4)), Transformer()
-    start = network.init(jax.random.key(1), x)["params"]
+    start = jax.jit(network.init)(jax.random.key(1), x)["params"]
 
     def largest_of_each_step(tx):
         def train(carry, _):
@@ -238,13 +247,14 @@ def test_muonclip_below_tau_is_muon():
         (None, TypeError, r"max_logits=\{path of"),
         ({"encoder/block_2": LOGITS}, ValueError, r"'encoder/block_2'.*no 'query' and 'key'.*'encoder/block_1'"),
         ({"head": LOGITS}, ValueError, "'head'.*no 'query' and 'key'"),
+        ({"half": LOGITS}, ValueError, "'half'.*no 'query' and 'key'"),
         ({"encoder/block_1": LOGITS[:3]}, ValueError, r"'encoder/block_1' has the shape \(3,\).*block_1/(key|query)/"),
         ({"encoder/block_1": 3.0}, ValueError, r"'encoder/block_1' has the shape \(\)"),
         ({"encoder/block_1": LOGITS[None]}, ValueError, r"'encoder/block_1' has the shape \(1, 5\)"),
     ],
 )
 def test_logits_that_do_not_fit_are_refused_by_path(logits, error, message):
-    params = model()
+    params = model() | {"half": attention(names=("query", "value"))}
     with pytest.raises(error, match=message):
         qk_clip(TAU).update(params, optax.EmptyState(), params, max_logits=logits)
 
