@@ -30,6 +30,7 @@ _LAZY = {
     "Tolerance": "gradlab.training.stop",
     "TrainState": "gradlab.training.state",
     "contest": "gradlab.sweeps",
+    "dense_factors": "gradlab.training.kfac",
     "fit": "gradlab.training.loop",
     "minimize": "gradlab.training.minimize",
     "sweep": "gradlab.sweeps",

@@ -28,7 +28,7 @@ LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in 
 
 # packages that only these modules import; below the second table, never when the module itself is imported
 HOMES = {
-    "flax": {"tasks.networks", "training.checkpoint", "training.state"},
+    "flax": {"tasks.networks", "training.checkpoint", "training.kfac", "training.state"},
     "matplotlib": {"plots"},
     "pandas": {"sweeps"},
     "pydantic": {"config"},

@@ -84,6 +84,11 @@ class Groups:
         parts = {name: [self._matrices[i].wide_stack(leaves[i]) for i in at] for name, at in self._members.items()}
         return {name: part[0] if len(part) == 1 else jnp.concatenate(part) for name, part in parts.items()}
 
+    def gather(self, tree: Tree) -> dict[str, jax.Array]:
+        """The leaves of a tree like this one, arrays (matrices of the leaf, ...), group by group."""
+        leaves = self._treedef.flatten_up_to(tree)
+        return {name: jnp.concatenate([leaves[i] for i in at]) for name, at in self._members.items()}
+
     def unstack(self, stacks: dict[str, jax.Array]) -> Tree:
         leaves: list[Any] = [None] * len(self._matrices)
         for name, members in self._members.items():
@@ -131,11 +136,28 @@ def on_stacks(
     """
     strategy = strategy_here(strategy)
     bound = Rule(rule, tuple((name, static(value)) for name, value in (structure or {}).items()))
+    for of in (first, *slots, *inputs):
+        _require_same_stacks(first, of)
     results = {}
     for name in first:
         operands = tuple(of[name] for of in (first, *slots, *inputs))
         results[name] = _on_stack(bound, strategy, 1 + len(slots), operands, hyper)
     return tuple({name: result[index] for name, result in results.items()} for index in range(1 + len(slots)))
+
+
+def _require_same_stacks(first: dict[str, Tree], other: dict[str, Tree]) -> None:
+    sizes = [{name: _count(stack) for name, stack in stacks.items()} for stacks in (first, other)]
+    known = [{name for name, size in of.items() if size is not None} for of in sizes]
+    if sizes[0].keys() != sizes[1].keys() or any(sizes[0][name] != sizes[1][name] for name in known[0] & known[1]):
+        raise ValueError(
+            f"gradients and state do not hold the same matrices, {sizes[0]} and {sizes[1]}: was the state made for "
+            "other parameters, with another strategy, or is a gradient None? (freeze(...) leaves parameters out)"
+        )
+
+
+def _count(stack: Tree) -> int | None:
+    leaves = jax.tree.leaves(stack)
+    return leaves[0].shape[0] if leaves else None
 
 
 def matrixwise(

@@ -33,6 +33,15 @@ def safe_quotient(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
     return jnp.where(divisible, numerator / jnp.where(divisible, denominator, 1), 0)
 
 
+def finite_or_nan(x: jax.Array) -> jax.Array:
+    """``x``, or NaN throughout if an entry is not finite: LAPACK's SVD of a matrix with an infinite entry does not end.
+
+    >>> finite_or_nan(jnp.array([1.0, jnp.inf])).tolist()
+    [nan, nan]
+    """
+    return jnp.where(jnp.all(jnp.isfinite(x)), x, jnp.nan)
+
+
 @jax.jit
 def debias(decay: jax.Array, count: jax.Array) -> jax.Array:
     """``1 - decay**count``: the total weight of an average of ``count`` terms that started at zero.

@@ -11,7 +11,7 @@ a decomposition.  Coefficients that make the slope at zero large, not the limit 
 import jax
 import jax.numpy as jnp
 
-from gradlab.core.numerics import abs_sq, safe_sqrt
+from gradlab.core.numerics import abs_sq, finite_or_nan, safe_sqrt
 
 POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -152,7 +152,7 @@ def polar_factor(x: jax.Array, coefficients: jax.Array) -> jax.Array:
     [1.0, -1.0, 0.0]
     """
     del coefficients
-    u, s, vh = jnp.linalg.svd(x, full_matrices=False)
+    u, s, vh = jnp.linalg.svd(finite_or_nan(x), full_matrices=False)
     is_zero = s <= max(x.shape) * jnp.finfo(s.dtype).eps * s[0]
     return (u * jnp.where(is_zero, 0, 1)) @ vh
 
@@ -182,7 +182,7 @@ def bounded(x: jax.Array, eps: jax.Array, scaling: str = "frobenius") -> jax.Arr
     if scaling == "frobenius":
         return x / (_length(x) + eps)
     if scaling == "spectral":
-        return x / (jnp.linalg.norm(x, ord=2) + eps)
+        return x / (jnp.linalg.norm(finite_or_nan(x), ord=2) + eps)
     gram = x @ x.mT.conj()
     if scaling == "schatten":
         return x / jnp.sqrt(jnp.maximum(_length(gram), eps))

@@ -39,6 +39,7 @@ from gradlab.optimizers.grams import grams, scale_by_grams
 from gradlab.optimizers.hessian_diagonal import gauss_newton_bartlett, hutchinson_estimator_diag_hessian
 from gradlab.optimizers.hyperball import adamh, muonh, soaph
 from gradlab.optimizers.hypergradient import hypergradient, hypergradient_sgd
+from gradlab.optimizers.kfac import Factors, kfac, scale_by_kfac
 from gradlab.optimizers.kl_shampoo import kl_shampoo, scale_by_kl_shampoo
 from gradlab.optimizers.kl_soap import kl_soap, scale_by_kl_soap
 from gradlab.optimizers.laprop import laprop
@@ -270,12 +271,14 @@ REGISTRY: dict[str, Callable[..., Transform]] = {row.factory.__name__: row.facto
 __all__ = [
     *REGISTRY,
     "REGISTRY",
+    "Factors",
     "MuonDimensionNumbers",
     "adam_mini_blocks",
     "asam",
     "differentially_private_aggregate",
     "dpsgd",
     "flax_matrices",
+    "kfac",
     "matrices_by_path",
     "orthogonalize",
     "SplitDimensionNumbers",
@@ -318,6 +321,7 @@ __all__ = [
     "scale_by_fira",
     "scale_by_galore",
     "scale_by_grams",
+    "scale_by_kfac",
     "scale_by_kl_shampoo",
     "scale_by_kl_soap",
     "scale_by_lbfgs",

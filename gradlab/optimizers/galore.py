@@ -21,6 +21,7 @@ from optax.contrib import GaLoreDimensionNumbers, GaLoreState
 from gradlab.core import check
 from gradlab.core import tree as trees
 from gradlab.core.leafwise import leafwise
+from gradlab.core.numerics import finite_or_nan
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.optimizers.adam import scale_by_adam
@@ -98,7 +99,7 @@ def _leading_vectors_rule(g, projector, *, axes):
         return g, projector
     matrix = jax.lax.stop_gradient(_as_matrix(g, axes))
     single = jnp.complex64 if jnp.iscomplexobj(g) else jnp.float32
-    left, _, right = jnp.linalg.svd(matrix.astype(single), full_matrices=False)
+    left, _, right = jnp.linalg.svd(finite_or_nan(matrix.astype(single)), full_matrices=False)
     vectors = left if matrix.shape[0] >= matrix.shape[1] else right.conj().T
     return g, vectors[:, : projector.shape[1]]
 

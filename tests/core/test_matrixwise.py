@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from optax.contrib import MuonDimensionNumbers
 
+from gradlab import scale_by_soap
 from gradlab.core.layouts import matrices_in
 from gradlab.core.matrixwise import Groups, matrixwise, on_stacks
 from gradlab.core.spectral import COEFFICIENTS, newton_schulz
@@ -204,3 +205,11 @@ def test_a_stack_is_split_over_devices_and_iterates_without_their_talking():
 def test_an_unknown_strategy_is_refused():
     with pytest.raises(ValueError, match="strategy 'stak'.*'stack'"):
         matrixwise(_plain_rule, {}, MuonDimensionNumbers(), factor=1.0, strategy="stak")
+
+
+@pytest.mark.parametrize("grads", [{"a": jnp.ones((2, 3)), "b": None}, {"a": jnp.ones((2, 3)), "b": jnp.ones((2, 2))}])
+def test_other_matrices_than_the_state_holds_are_refused(grads):
+    tx = scale_by_soap()
+    state = tx.init({"a": jnp.ones((2, 3)), "b": jnp.ones((3, 2))})
+    with pytest.raises(ValueError, match="do not hold the same matrices.*'2x3_float64': 1.*'2x3_float64': 2.*None"):
+        tx.update(grads, state)

@@ -152,3 +152,10 @@ def test_the_iteration_in_bfloat16_is_the_iteration_but_for_rounding():
     assert 1e-4 < np.max(gap) < 0.03
     z = jnp.asarray(matrix(3, 4, dtype=np.complex128)) / 10
     np.testing.assert_array_equal(newton_schulz_bf16(z, rows), newton_schulz(z, rows))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_decompositions_of_what_is_not_finite_end(bad):
+    x = jnp.asarray(matrix(3, 4)).at[1, 2].set(bad)
+    assert np.all(np.isnan(polar_factor(x, None)))
+    assert np.any(np.isnan(bounded(x, 1e-8, "spectral")))

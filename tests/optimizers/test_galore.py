@@ -121,3 +121,11 @@ def test_complex_matrices_are_projected_with_their_phases():
 def test_what_makes_no_matrix_is_refused(values, error, message):
     with pytest.raises(error, match=message):
         galore(LR, **values).init({"bias": PARAMS["bias"], "tall": PARAMS["tall"]})
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_gradient_that_is_not_finite_ends_in_nan(bad):
+    params = jnp.ones((4, 3))
+    tx = galore(0.1, rank=2)
+    updates, _ = tx.update(params.at[0, 0].set(bad), tx.init(params), params)
+    assert jnp.all(jnp.isnan(updates))
