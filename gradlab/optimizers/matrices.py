@@ -23,7 +23,7 @@ from gradlab.transforms.scaling import scale_by_learning_rate
 from gradlab.transforms.select import check_pattern
 
 HEADS = ("head", "logits", "classifier", "unembed")
-NO_MATRICES = ("embedding", "scale", "bias")
+NO_MATRICES = re.compile("embed|^position|^w[tp]e$|^scale$|^bias$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _FlaxMatrices:
 
     def _layout(self, path: tuple, p: Any) -> MuonDimensionNumbers | None:
         module, name = _place(path)
-        is_matrix = jnp.ndim(p) == 2 and name not in NO_MATRICES or jnp.ndim(p) > 2 and name == "kernel"
+        is_matrix = jnp.ndim(p) == 2 and not NO_MATRICES.search(name) or jnp.ndim(p) > 2 and name == "kernel"
         if not is_matrix or self._is_excluded(module):
             return None
         if jnp.ndim(p) == 3 and module.rpartition("/")[2] in ("query", "key", "value"):
@@ -76,9 +76,9 @@ def flax_matrices(*fallback: str) -> Any:
     """Which parameters of a model are matrices, by Flax's conventions: a layout.
 
     Kernels are: (in, out) of ``Dense``, (h, w, in, out) of ``Conv``, (in, heads, size) of attention's query, key and
-    value, (heads, size, out) of its output; so are other arrays of two axes.  Embeddings, norms and biases are not,
-    neither is anything in a module with one of the patterns in its path, and, if no pattern was given or matches, the
-    last ``Dense_k`` of the outermost module, by which Flax's compact models end.
+    value, (heads, size, out) of its output; so are other arrays of two axes.  Not matrices are embeddings, of tokens
+    and positions, norms and biases, by their names, anything in a module with one of the patterns in its path, and, if
+    no pattern was given or matches, the last ``Dense_k`` of the outermost module, by which Flax's compact models end.
 
     Args:
       *fallback: regular expressions; ``'head', 'logits', 'classifier', 'unembed'`` if none is given.

@@ -101,6 +101,8 @@ def test_the_default_leaves_out_embeddings_norms_biases_and_the_last_layer():
 def test_the_default_takes_plain_matrices_and_what_may_be_all_of_a_model():
     assert chosen(flax_matrices(), {"w": numbered(2, 3), "b": numbered(3), "t": numbered(2, 3, 4)}) == ["w"]
     assert chosen(flax_matrices(), {"Dense_0": {"kernel": numbered(2, 3), "bias": numbered(3)}}) == ["Dense_0/kernel"]
+    names = ["embedding", "pos_embedding", "positions", "wte", "scale", "bias", "w"]
+    assert chosen(flax_matrices(), {name: numbered(2, 3) for name in names}) == ["w"]
     model = nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Embed(5, 3, rngs=nnx.Rngs(0)))
     assert chosen(flax_matrices(), nnx.state(model)) == ["layers/0/kernel/value"]
 
