@@ -45,11 +45,23 @@ class Topic(StrEnum):
 
 @app.command()
 def run(
-    config: Config,
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/digits_run.yaml.", show_default=False),
+    ] = None,
     assignments: Assignments = None,
     out: Out = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    trial: Annotated[
+        tuple[Path, str] | None,
+        typer.Option(
+            "--trial",
+            metavar="DIR UID",
+            help="Run one trial of a sweep again, alone, and compare; no CONFIG.",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train one optimizer, or race several, as a config says.
@@ -61,10 +73,18 @@ def run(
     gradlab run configs/digits_run.yaml --set optimizer.learning_rate=1e-2 --set train.epochs=5 --out runs/fast
 
     gradlab run configs/surface_race.yaml --set task.name=himmelblau --dry-run
+
+    gradlab run --trial runs/digits_sweep 3f2a
     """
+    if (config is None) == (trial is None):
+        raise typer.BadParameter("give either a CONFIG or --trial DIR UID")
     with user_errors():
         from gradlab.cli.runs import run_config
+        from gradlab.cli.trials import rerun_trial
 
+        if trial is not None:
+            rerun_trial(*trial, Terminal(quiet))
+            return
         run_config(config, assignments or [], out, overwrite=overwrite, dry_run=dry_run, terminal=Terminal(quiet))
 
 
@@ -74,10 +94,15 @@ def sweep(
     assignments: Assignments = None,
     out: Out = None,
     overwrite: Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep that the folder holds unfinished; fail without one.")
+    ] = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Train many configurations of an optimizer as lanes of one compiled program.
+
+    A sweep that was interrupted or killed goes on where it was when the same command is given again.
 
     [bold]Examples[/bold]
 
@@ -90,7 +115,15 @@ def sweep(
     with user_errors():
         from gradlab.cli.sweeps import sweep_config
 
-        sweep_config(config, assignments or [], out, overwrite=overwrite, dry_run=dry_run, terminal=Terminal(quiet))
+        sweep_config(
+            config,
+            assignments or [],
+            out,
+            overwrite=overwrite,
+            resume=resume,
+            dry_run=dry_run,
+            terminal=Terminal(quiet),
+        )
 
 
 @app.command()

@@ -1,25 +1,35 @@
 """``gradlab sweep``: the run, its table, its warnings, its files."""
 
-from collections.abc import Sequence
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gradlab.cli.dry_run import show_sweep
-from gradlab.cli.outputs import saved_folder, write_text
+from gradlab.cli.outputs import write_text
 from gradlab.cli.terminal import Terminal, duration, headings, short
 from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, SweepConfig, load
 from gradlab.sweeps.dimensions import Choice, Dimension, Fixed, Integer, Log, OneMinus
+from gradlab.sweeps.journal import Journal, is_unfinished, journal_of, open_journal
 from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.run import SweepProgress, sweep
+from gradlab.sweeps.run import SweepProgress, run_setup
 
 TOP = 5  # trials in the table
 EDGE = 0.03  # the best trial lies at the edge of the space if it is within this share of a dimension
 
 
 def sweep_config(
-    path: Path, assignments: Sequence[str], out: Path | None, *, overwrite: bool, dry_run: bool, terminal: Terminal
+    path: Path,
+    assignments: Sequence[str],
+    out: Path | None,
+    *,
+    overwrite: bool,
+    resume: bool,
+    dry_run: bool,
+    terminal: Terminal,
 ) -> None:
     """What `gradlab sweep` does."""
     with terminal.caught_warnings():
@@ -31,28 +41,43 @@ def sweep_config(
         if dry_run:
             show_sweep(experiment.setup, terminal)
             return
-        with saved_folder(out or experiment.out, overwrite) as folder:
-            result = _run(experiment, terminal)
+        folder = out or experiment.out
+        if resume and not is_unfinished(folder):
+            raise ConfigError([Problem(str(folder), "", "holds no unfinished sweep; leave out --resume to begin one")])
+        plan = {"config": experiment.config.plain(), **experiment.setup.identity()}
+        journal = open_journal(folder, plan, overwrite=overwrite)
+        with journal_of(journal), stopped_by_control_c(journal, folder):
+            result = _run(experiment, terminal, journal)
             result.save(folder)
             write_text(folder / "config.yaml", experiment.to_yaml())
             _draw(result, folder, terminal)
         _report(result, folder, terminal)
 
 
-def _run(experiment: Experiment, terminal: Terminal) -> SweepResult:
-    setup, train = experiment.setup, experiment.config.train.model_dump()
+@contextlib.contextmanager
+def stopped_by_control_c(journal: Journal, folder: Path) -> Iterator[None]:
+    """Ctrl-C ends the sweep after its segment, a second one at once; either way it can go on later."""
+
+    def stop(*_: Any) -> None:
+        if journal.stop_requested:
+            raise KeyboardInterrupt
+        journal.stop_requested = True
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        message = f"interrupted: {folder} holds what was done; the same command goes on from there"
+        raise KeyboardInterrupt(message) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _run(experiment: Experiment, terminal: Terminal, journal: Journal) -> SweepResult:
+    setup = experiment.setup
     lanes = sum(len(group) for bucket in setup.buckets for group in setup.chunks(bucket)) * len(setup.seeds)
     with terminal.progress(setup.task.name, lanes * setup.plan.steps) as show:
-        return sweep(
-            setup.task,
-            setup.make,
-            setup.space,
-            trials=setup.trials,
-            seeds=setup.seeds,
-            chunk=setup.chunk,
-            progress=lambda now: show(now.done, _note(now)),
-            **train,
-        )
+        return run_setup(setup, lambda now: show(now.done, _note(now)), journal)
 
 
 def _note(now: SweepProgress) -> str:

@@ -87,8 +87,8 @@ def user_errors() -> Iterator[None]:
         if not isinstance(error, ConfigError):
             raise
         _fail(str(error), USER_ERROR)
-    except KeyboardInterrupt:
-        _fail("interrupted: nothing of this run was saved", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        _fail(str(error) or "interrupted: nothing of this run was saved", INTERRUPTED)
 
 
 def _fail(text: str, code: int) -> NoReturn:

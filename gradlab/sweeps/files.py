@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+LOCK = ".lock"  # of the process that works in a folder
 _LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{8}\.gradlab-tmp")
 
 
@@ -48,7 +49,8 @@ def make_run_folder(out: str | os.PathLike, overwrite: bool = False) -> Path:
     """The folder for the results of a run, made with its parents.
 
     With ``overwrite`` the files of the same names are replaced one by one, each when its successor is complete;
-    others stay.  What an interrupted `write_atomically` left behind does not count as content, and is removed.
+    others stay.  What an interrupted `write_atomically` left behind does not count as content, and is removed; neither
+    does the lock of a process.
 
     Raises:
       FileExistsError: the folder has files in it, and ``overwrite`` is not set.
@@ -59,7 +61,7 @@ def make_run_folder(out: str | os.PathLike, overwrite: bool = False) -> Path:
         raise NotADirectoryError(f"{folder} is a file, and results need a folder; choose another one with --out")
     folder.mkdir(parents=True, exist_ok=True)
     entries = sorted(folder.iterdir())
-    content = [entry.name for entry in entries if not _LEFT_OVER.fullmatch(entry.name)]
+    content = [entry.name for entry in entries if not _LEFT_OVER.fullmatch(entry.name) and entry.name != LOCK]
     if content and not overwrite:
         more = f" and {len(content) - 3} more" if len(content) > 3 else ""
         raise FileExistsError(

@@ -71,14 +71,40 @@ def run_lanes(task: Task, lanes: Lanes, seeds: Sequence[int], plan: Plan) -> Ite
 
     A lane that diverges keeps its last finite parameters and says when; no lane reads another's numbers.
     """
+    for result, _ in lane_segments(task, lanes, seeds, plan):
+        yield result
+
+
+def lane_segments(
+    task: Task, lanes: Lanes, seeds: Sequence[int], plan: Plan, after: tuple[int, LaneState] | None = None
+) -> Iterator[tuple[SegmentResult, LaneState]]:
+    """The same with the state after each segment, which the next one destroys; from the start or from a state.
+
+    Args:
+      task, lanes, seeds, plan: what runs.
+      after: steps done and the state then; what comes later is yielded.
+    """
     keys = _keys(np.asarray(seeds, dtype=np.uint32))
-    initial = None if lanes.task_values else [_initial(task, np.uint32(seed)) for seed in seeds]
-    state = _start(task, lanes, keys, initial)
     data = task.valid if task.valid is not None else task.train
-    yield _result(0, None, _evaluate(task, lanes, state, data), state)
+    if after is None:
+        done, state = 0, _first_state(task, lanes, seeds)
+        yield _result(0, None, _evaluate(task, lanes, state, data), state), state
+    else:
+        done, state = after
     for first, length in plan.segments():
-        state, loss = run_segment(task, lanes, state, keys, np.int32(first), length, plan)
-        yield _result(first + length, loss, _evaluate(task, lanes, state, data), state)
+        if first >= done:
+            state, loss = run_segment(task, lanes, state, keys, np.int32(first), length, plan)
+            yield _result(first + length, loss, _evaluate(task, lanes, state, data), state), state
+
+
+def state_shapes(task: Task, lanes: Lanes, seeds: Sequence[int]) -> LaneState:
+    """Shapes and dtypes of the state; nothing is computed."""
+    return jax.eval_shape(lambda: _first_state(task, lanes, seeds))
+
+
+def _first_state(task: Task, lanes: Lanes, seeds: Sequence[int]) -> LaneState:
+    initial = None if lanes.task_values else [_initial(task, np.uint32(seed)) for seed in seeds]
+    return _start(task, lanes, _keys(np.asarray(seeds, dtype=np.uint32)), initial)
 
 
 _keys = jax.jit(jax.vmap(jax.random.key))

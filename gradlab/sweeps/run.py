@@ -1,15 +1,17 @@
 """`sweep`: trials x seeds as lanes, bucket by bucket and chunk by chunk, into one result."""
 
+import functools
+import itertools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gradlab.sweeps.clock import compile_seconds
-from gradlab.sweeps.files import make_run_folder
-from gradlab.sweeps.lanes import SegmentResult, run_lanes
+from gradlab.sweeps.journal import Journal, journal_of, open_journal
+from gradlab.sweeps.lanes import SegmentResult, lane_segments, state_shapes
 from gradlab.sweeps.results import VALID_LOSS, SweepResult
 from gradlab.sweeps.setup import Make, Setup, prepare
 from gradlab.sweeps.space import Space
@@ -71,13 +73,14 @@ def sweep(
       sampler: ``'grid'``, ``'random'``, ``'sobol'``, ``'halton'`` or ``'latin_hypercube'``.
       sampler_seed: seed of the sampler.
       chunk: configurations that run at once; fewer need less memory.  The default suits CPUs.
-      out: folder for the results; nothing is written if None.
-      overwrite: allow a folder that holds results already.
+      out: folder for the results; nothing is written if None.  If it holds the same sweep unfinished, because its
+        process was killed or interrupted, the sweep goes on from there, to the numbers of an uninterrupted one.
+      overwrite: begin anew in a folder that holds results or an unfinished sweep.
       progress: called with a `SweepProgress` after every segment.
 
     Raises:
       ValueError: an unknown sampler, optimizer or task number, values that the factory refuses, no trial.
-      FileExistsError: ``out`` holds files and ``overwrite`` is false.
+      FileExistsError: ``out`` holds files and ``overwrite`` is false, or another process is sweeping into it.
 
     >>> import gradlab
     >>> from gradlab.tasks import quadratic, surface_task
@@ -92,15 +95,19 @@ def sweep(
         sampling=sampling, accumulate=accumulate, eval_every=eval_every, sampler=sampler, sampler_seed=sampler_seed,
         chunk=chunk,
     )  # fmt: skip
-    folder = make_run_folder(out, overwrite) if out is not None else None
-    result = _run(setup, progress)
-    if folder is not None:
-        result.save(folder)
+    journal = None if out is None else open_journal(out, setup.identity(), overwrite=overwrite)
+    with journal_of(journal):
+        result = run_setup(setup, progress, journal)
+        if journal is not None:
+            result.save(journal.folder)
     return result
 
 
-def _run(setup: Setup, progress: Callable | None) -> SweepResult:
-    plan = setup.plan
+def run_setup(
+    setup: Setup, progress: Callable[[SweepProgress], None] | None = None, journal: Journal | None = None
+) -> SweepResult:
+    """Runs a sweep that is prepared, from where its journal says it is; writes no results."""
+    plan, chunks = setup.plan, itertools.count()
     stride = max(1, -(-plan.steps // CURVE_POINTS))
     record = _Record(setup, stride, progress)
     compiling, running = np.zeros(len(setup.buckets)), np.zeros(len(setup.buckets))
@@ -108,7 +115,7 @@ def _run(setup: Setup, progress: Callable | None) -> SweepResult:
         for number, group in enumerate(setup.chunks(bucket)):
             places = list(bucket.positions)[number * len(group) : (number + 1) * len(group)]
             began, compiled = time.perf_counter(), compile_seconds()
-            record.run_chunk(index, places, run_lanes(setup.task, setup.lanes(group), setup.seeds, plan))
+            record.run_chunk(index, places, _segments(setup, group, next(chunks), journal))
             compiling[index] += compile_seconds() - compiled
             running[index] += time.perf_counter() - began
     bucket_of = np.empty(len(setup.trials), np.int32)
@@ -136,6 +143,31 @@ def _run(setup: Setup, progress: Callable | None) -> SweepResult:
     )
 
 
+def _segments(
+    setup: Setup, group: list[Trial], chunk: int, journal: Journal | None
+) -> Iterator[tuple[SegmentResult, bool]]:
+    """What the segments of a chunk report, and whether the journal knew it; the others are run and written down."""
+    lanes = functools.partial(lane_segments, setup.task, setup.lanes(group), setup.seeds, setup.plan)
+    if journal is None:
+        yield from ((result, False) for result, _ in lanes())
+        return
+    results = journal.finished(chunk)
+    if results is not None:
+        yield from ((result, True) for result in results)
+        return
+    known = journal.running(chunk, state_shapes(setup.task, setup.lanes(group), setup.seeds))
+    results, after = ([], None) if known is None else (known[0], (known[0][-1].steps_done, known[1]))
+    yield from ((result, True) for result in list(results))
+    for result, state in lanes(after=after):
+        results.append(result)
+        stop = journal.stop_requested
+        journal.keep_running(chunk, results, state, now=stop)
+        if stop:
+            raise KeyboardInterrupt
+        yield result, False
+    journal.keep_chunk(chunk, results)
+
+
 class _Record:
     """The host's side of a sweep: arrays that fill up segment by segment, and progress."""
 
@@ -148,18 +180,20 @@ class _Record:
         self.metrics: dict[str, np.ndarray] = {}
         self.prefix = "valid_" if setup.task.valid is not None else "eval_"
         self.began, self.compiled, self.done = time.perf_counter(), compile_seconds(), 0
+        self.known = 0  # lane-steps that an earlier process did
         self.total = setup.plan.steps * sum(
             len(group) * len(setup.seeds) for bucket in setup.buckets for group in setup.chunks(bucket)
         )
 
-    def run_chunk(self, bucket: int, places: list[int], segments: Any) -> None:
+    def run_chunk(self, bucket: int, places: list[int], segments: Iterator[tuple[SegmentResult, bool]]) -> None:
         before = 0
-        for column, result in enumerate(segments):
+        for column, (result, was_known) in enumerate(segments):
             self._keep(places, column, before, result)
-            lanes = result.status.size
-            self.done += (result.steps_done - before) * lanes
+            steps = (result.steps_done - before) * result.status.size
+            self.done += steps
+            self.known += steps * was_known
             before = result.steps_done
-            if self.progress is not None and before:
+            if self.progress is not None and before and not was_known:
                 self.progress(self._progress(bucket))
 
     def _keep(self, places: list[int], column: int, before: int, result: SegmentResult) -> None:
@@ -178,7 +212,7 @@ class _Record:
         metric = VALID_LOSS if VALID_LOSS in self.metrics else next(iter(self.metrics))
         finite = self.metrics[metric][np.isfinite(self.metrics[metric])]
         best = np.nan if not finite.size else finite.max() if mode_of(metric) == "max" else finite.min()
-        remaining = max(seconds - compiling, 0) * (self.total - self.done) / self.done
+        remaining = max(seconds - compiling, 0) * (self.total - self.done) / (self.done - self.known)
         return SweepProgress(
             self.done, self.total, bucket, len(self.setup.buckets), seconds, compiling, remaining, float(best), metric
         )

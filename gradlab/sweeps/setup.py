@@ -1,5 +1,6 @@
 """A sweep before it runs: its trials, buckets and chunks decided, everything checked, nothing compiled."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 
 from gradlab.core import check
+from gradlab.core.values import describe
 from gradlab.optimizers import REGISTRY
 from gradlab.sweeps.lanes import Lanes, Plan
 from gradlab.sweeps.samplers import draw
@@ -40,6 +42,26 @@ class Setup(NamedTuple):
         size = min(self.chunk, len(bucket.trials))
         groups = [list(bucket.trials[first : first + size]) for first in range(0, len(bucket.trials), size)]
         return [group + [group[-1]] * (size - len(group)) for group in groups]
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers of the sweep, as JSON data: an unfinished one goes on only as it was."""
+        first = self.trials[0].values
+        own = {name: value for name, value in first.items() if not name.startswith(TASK)}
+        return {
+            "task": {"name": self.task.name, "numbers": _plain(self.task.hyperparams()), "data": self._data_digest()},
+            "optimizer": describe(self.make(**own)).splitlines(),
+            "space": self.space.spec(),
+            "trials": [trial.uid for trial in self.trials],
+            "seeds": self.seeds,
+            "plan": self.plan._asdict(),
+            "chunk": self.chunk,
+        }
+
+    def _data_digest(self) -> str:
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves((self.task.train, self.task.valid)):
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.hexdigest()[:16]
 
     def lanes(self, trials: Sequence[Trial]) -> Lanes:
         """Trials of one bucket as one batch of optimizers and task numbers."""
@@ -102,6 +124,10 @@ def _population(make: Make, space: Space, values: dict[str, list], count: int) -
         make(**structure, **{name: column[index] for name, column in numbers.items()})
     build = lambda numbers: make(**structure, **numbers)
     return jax.vmap(build, axis_size=count)({name: _column(column) for name, column in numbers.items()})
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if value is None else np.asarray(value).tolist() for name, value in values.items()}
 
 
 def _column(values: list) -> jax.Array:

@@ -1,3 +1,5 @@
+import signal
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from gradlab.tasks import quadratic, surface_task
 FILES = {
     "config.yaml",
     "curves.npz",
+    "events.jsonl",
     "heat_map.png",
     "learning_curves.png",
     "resolved.json",
@@ -113,7 +116,7 @@ def test_places(dimension, value, place):
 
 
 def test_a_dry_run_counts_and_trains_nothing(folder, gradlab_command, monkeypatch):
-    monkeypatch.setattr(sweeps, "sweep", None)
+    monkeypatch.setattr(sweeps, "run_setup", None)
     result = gradlab_command("sweep", "sweep.yaml", "--dry-run")
     assert result.exit_code == 0, result.output
     assert not (folder / "runs").exists()
@@ -139,10 +142,38 @@ def test_control_c_ends_cleanly(folder, gradlab_command, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweeps, "sweep", interrupted)
-    result = gradlab_command("sweep", "sweep.yaml")
+    assert gradlab_command("sweep", "sweep.yaml", "--resume").exit_code == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeps, "run_setup", interrupted)
+        result = gradlab_command("sweep", "sweep.yaml")
     assert result.exit_code == 130
-    assert not (folder / "runs/sweep").exists()
+    assert "interrupted: runs/sweep holds what was done; the same command goes on from there" in result.output
+    refused = gradlab_command("sweep", "sweep.yaml", "--set", "train.steps=20")
+    assert refused.exit_code == 2 and "differs in config.train.steps, plan.steps" in refused.output
+    again = gradlab_command("sweep", "sweep.yaml", "--resume")
+    assert again.exit_code == 0, again.output
+    assert names(folder / "runs/sweep") == FILES
+
+
+def test_a_signal_stops_after_the_segment(folder, gradlab_command, monkeypatch):
+    original, calls = sweeps.run_setup, []
+
+    def signalled(setup, progress, journal):
+        def tell(now):
+            calls.append(now.done)
+            if len(calls) == 2:
+                signal.raise_signal(signal.SIGINT)
+            progress(now)
+
+        return original(setup, tell, journal)
+
+    monkeypatch.setattr(sweeps, "run_setup", signalled)
+    result = gradlab_command("sweep", "sweep.yaml")
+    assert result.exit_code == 130, result.output
+    assert len(calls) == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert gradlab_command("sweep", "sweep.yaml").exit_code == 0
+    assert len(calls) == 4 * 3  # chunks of segments: what was done did not run again
 
 
 def test_a_run_is_no_sweep(folder, gradlab_command):
