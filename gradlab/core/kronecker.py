@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradlab.core.decompositions import eigh, qr
 from gradlab.core.norms import norm
 
 Factor = jax.Array | None
@@ -52,7 +53,7 @@ def eigenbasis(a: jax.Array) -> jax.Array:
     >>> jnp.abs(eigenbasis(jnp.diag(jnp.array([1.0, 3.0])))).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
-    return jnp.linalg.eigh(jax.lax.stop_gradient(a))[1][:, ::-1]
+    return eigh(jax.lax.stop_gradient(a))[1][:, ::-1]
 
 
 def refined(a: jax.Array, basis: jax.Array, *, sort: bool = True) -> tuple[jax.Array, jax.Array]:
@@ -73,7 +74,7 @@ def refined(a: jax.Array, basis: jax.Array, *, sort: bool = True) -> tuple[jax.A
         order = jnp.arange(a.shape[0])
         if sort:
             order = jnp.argsort(jnp.sum(basis.conj() * power, axis=0).real, descending=True)
-        return jnp.linalg.qr(power[:, order])[0], order
+        return qr(power[:, order])[0], order
 
 
 def sandwiched(g: jax.Array, left: Factor, right: Factor) -> jax.Array:
@@ -102,7 +103,7 @@ def inverse_power(a: jax.Array, exponent: float, eps: Any) -> jax.Array:
     [[0.5, 0.0], [0.0, 0.0]]
     """
     a, eps = jax.lax.stop_gradient((a, eps))
-    values, basis = jnp.linalg.eigh(a)
+    values, basis = eigh(a)
     values = jnp.maximum(values, 0) + eps
     rounding = a.shape[0] * jnp.finfo(values.dtype).eps * values[-1]
     is_zero = values <= jnp.where(eps == 0, rounding, 0)

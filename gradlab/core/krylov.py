@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradlab.core.decompositions import eigh
 from gradlab.core.norms import norm
 
 
@@ -62,7 +63,7 @@ def solve_abs(matrix: jax.Array, damping: jax.Array, vector: jax.Array) -> jax.A
     >>> solve_abs(jnp.diag(jnp.array([2.0, -4.0])), 0.0, jnp.array([2.0, 2.0])).tolist()
     [1.0, 0.5]
     """
-    eigenvalues, eigenvectors = jnp.linalg.eigh(matrix)
+    eigenvalues, eigenvectors = eigh(matrix)
     return eigenvectors @ _over(eigenvectors.T @ vector, jnp.abs(eigenvalues) + damping)
 
 
@@ -73,7 +74,7 @@ def _solve_abs_jvp(primals, tangents):
     From ``|A|^2 = A^2`` follows, in the eigenvectors of A, ``d|A|_ij = dA_ij (l_i + l_j) / (|l_i| + |l_j|)``.
     """
     (matrix, damping, vector), (d_matrix, d_damping, d_vector) = primals, tangents
-    eigenvalues, eigenvectors = jnp.linalg.eigh(matrix)
+    eigenvalues, eigenvectors = eigh(matrix)
     size = jnp.abs(eigenvalues)
     x = _over(eigenvectors.T @ vector, size + damping)
     signs = _over(eigenvalues[:, None] + eigenvalues, size[:, None] + size)

@@ -11,6 +11,7 @@ a decomposition.  Coefficients that make the slope at zero large, not the limit 
 import jax
 import jax.numpy as jnp
 
+from gradlab.core.decompositions import svd
 from gradlab.core.numerics import abs_sq, finite_or_nan, safe_sqrt
 
 POLAR_EXPRESS = (
@@ -152,7 +153,7 @@ def polar_factor(x: jax.Array, coefficients: jax.Array) -> jax.Array:
     [1.0, -1.0, 0.0]
     """
     del coefficients
-    u, s, vh = jnp.linalg.svd(finite_or_nan(x), full_matrices=False)
+    u, s, vh = svd(finite_or_nan(x))
     is_zero = s <= max(x.shape) * jnp.finfo(s.dtype).eps * s[0]
     return (u * jnp.where(is_zero, 0, 1)) @ vh
 

@@ -24,6 +24,7 @@ from optax.contrib import MuonDimensionNumbers
 
 from gradlab.core import check
 from gradlab.core.compose import chain
+from gradlab.core.decompositions import qr
 from gradlab.core.kronecker import precise
 from gradlab.core.layouts import matrices_in, spread_layout
 from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_here
@@ -94,7 +95,7 @@ def _dion_rule(g, mu, basis, *, beta, eps, side):
     turned = (lambda x: x) if side == "tall" else (lambda x: x.mT)  # a wide matrix (m, n) has its inputs in the rows
     m = turned(mu + g)
     with precise():
-        p = jnp.linalg.qr(m @ basis)[0]
+        p = qr(m @ basis)[0]
         r = m.mT.conj() @ p
         m = m - (1 - beta) * (p @ r.mT.conj())
         lengths = norm(r, axis=0, keepdims=True)

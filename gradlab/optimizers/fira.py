@@ -28,6 +28,7 @@ from optax.contrib import MuonDimensionNumbers
 from gradlab.core import check
 from gradlab.core.branch import update_if
 from gradlab.core.compose import chain
+from gradlab.core.decompositions import svd
 from gradlab.core.kronecker import precise
 from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_here
 from gradlab.core.norms import norm
@@ -70,7 +71,7 @@ def _scale_by_fira_init(params, *, rank, layout, strategy):
 def _leading_vectors_rule(projector, g):
     g = jax.lax.stop_gradient(g)
     is_finite = jnp.all(jnp.isfinite(g))  # LAPACK's decomposition of an infinite matrix does not end; it shows in R
-    vectors = jnp.linalg.svd(jnp.where(is_finite, g, 0), full_matrices=False)[0][:, : projector.shape[1]]
+    vectors = svd(jnp.where(is_finite, g, 0))[0][:, : projector.shape[1]]
     along = jnp.sum(vectors.conj() * projector, axis=0)
     return (jnp.where(along == 0, 1, along / jnp.where(along == 0, 1, jnp.abs(along))) * vectors,)
 

@@ -20,6 +20,7 @@ from optax.contrib import GaLoreDimensionNumbers, GaLoreState
 
 from gradlab.core import check
 from gradlab.core import tree as trees
+from gradlab.core.decompositions import svd
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import finite_or_nan
 from gradlab.core.rule import static
@@ -99,7 +100,7 @@ def _leading_vectors_rule(g, projector, *, axes):
         return g, projector
     matrix = jax.lax.stop_gradient(_as_matrix(g, axes))
     single = jnp.complex64 if jnp.iscomplexobj(g) else jnp.float32
-    left, _, right = jnp.linalg.svd(finite_or_nan(matrix.astype(single)), full_matrices=False)
+    left, _, right = svd(finite_or_nan(matrix.astype(single)))
     vectors = left if matrix.shape[0] >= matrix.shape[1] else right.conj().T
     return g, vectors[:, : projector.shape[1]]
 

@@ -26,6 +26,7 @@ from gradlab.core import check
 from gradlab.core import tree as trees
 from gradlab.core.branch import update_if
 from gradlab.core.compose import chain
+from gradlab.core.decompositions import inv
 from gradlab.core.kronecker import precise
 from gradlab.core.layouts import matrices_in
 from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_here
@@ -77,7 +78,7 @@ def _inverse_rule(left_inverse, right_inverse, left, right, *, damping):
     root = jnp.sqrt(damping)
     damped = left + pi * root * jnp.eye(left.shape[0]), right + root / pi * jnp.eye(right.shape[0])
     with precise():
-        return tuple(jnp.linalg.inv(side) for side in damped)
+        return tuple(inv(side) for side in damped)
 
 
 def _direction_rule(g, left_inverse, right_inverse):

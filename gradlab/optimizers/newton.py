@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from gradlab.core import check
 from gradlab.core.compose import chain, empty_init
 from gradlab.core.curvature import cast_like, free, hessian, ravel, raveled_map, required_value_fn, unravel
+from gradlab.core.decompositions import solve
 from gradlab.core.krylov import lanczos, solve_abs
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
@@ -33,7 +34,7 @@ def _scale_by_newton_update(grads, state, params=None, *, damping, value_fn=None
     if not jax.tree.leaves(grads):
         return grads, state
     matrix = hessian(loss, moved)
-    u = jnp.linalg.solve(matrix + damping * jnp.eye(len(matrix), dtype=matrix.dtype), ravel(grads))
+    u = solve(matrix + damping * jnp.eye(len(matrix), dtype=matrix.dtype), ravel(grads))
     return cast_like(unravel(u, grads), grads), state
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
+from gradlab.core.decompositions import solve_adjoint_upper
 from gradlab.core.kronecker import precise
 from gradlab.core.norms import norm
 from gradlab.core.numerics import abs_sq, safe_quotient, safe_sqrt
@@ -41,7 +41,7 @@ def _adjoint_times(q, x):
 
 
 def _adjoint_solve(q, x):
-    return x / q.conj()[:, None] if q.ndim == 1 else solve_triangular(q, x, trans="C")
+    return x / q.conj()[:, None] if q.ndim == 1 else solve_adjoint_upper(q, x)
 
 
 def _gram(q, x):

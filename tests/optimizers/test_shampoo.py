@@ -309,7 +309,7 @@ def counted(monkeypatch, name):
 
 @pytest.mark.parametrize("told", [True, False])
 def test_lanes_equal_single_runs_and_decompose_only_when_due(monkeypatch, told):
-    """Roots at steps 4, 6, 9 and 12 of twelve, for the three lanes together, who know the step or count themselves."""
+    """Roots at steps 4, 6, 9 and 12 of twelve, for each of three lanes, who know the step or count themselves."""
     decomposed = counted(monkeypatch, "eigh")
     jax.clear_caches()
     options = {"precondition_frequency": 3, "start_preconditioning_step": 4}
@@ -329,7 +329,7 @@ def test_lanes_equal_single_runs_and_decompose_only_when_due(monkeypatch, told):
     starts = jax.vmap(lambda tx: (params, tx.init(params)))(txs)
     (lanes, _), _ = jax.jit(lambda start: jax.lax.scan(lanes_step, start, (jnp.arange(12), grads)))(starts)
     jax.effects_barrier()
-    assert len(decomposed) == 2 * 4
+    assert len(decomposed) == 2 * 4 * 3
     monkeypatch.undo()
     jax.clear_caches()
     for lane, b2 in zip(lanes, (0.9, 0.99, 1.0), strict=True):

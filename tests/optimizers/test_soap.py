@@ -141,7 +141,7 @@ def counted(monkeypatch, name):
 
 
 def test_lanes_equal_single_runs_and_decompose_only_when_due(monkeypatch):
-    """Twelve steps of period four: one first pair of eigenbases and two refreshments, for all lanes together."""
+    """Twelve steps of period four: one first pair of eigenbases and two refreshments, for each of three lanes."""
     firsts, refreshed = counted(monkeypatch, "eigh"), counted(monkeypatch, "qr")
     jax.clear_caches()
     params, grads, rates = drawn(4, 4), drawn(12, 4, 4, seed=1), jnp.array([0.01, 0.02, 0.03])
@@ -163,7 +163,7 @@ def test_lanes_equal_single_runs_and_decompose_only_when_due(monkeypatch):
     )
     (lanes, _), _ = jax.jit(lambda start: jax.lax.scan(lanes_step, start, (jnp.arange(12), grads)))(starts)
     jax.effects_barrier()
-    assert (len(firsts), len(refreshed)) == (2, 4)
+    assert (len(firsts), len(refreshed)) == (2 * 3, 4 * 3)
     monkeypatch.undo()
     jax.clear_caches()
     for lane, rate in zip(lanes, rates, strict=True):
