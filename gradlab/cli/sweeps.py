@@ -45,13 +45,20 @@ def sweep_config(
         if resume and not is_unfinished(folder):
             raise ConfigError([Problem(str(folder), "", "holds no unfinished sweep; leave out --resume to begin one")])
         plan = {"config": experiment.config.plain(), **experiment.setup.identity()}
-        journal = open_journal(folder, plan, overwrite=overwrite)
+        journal = _journal(folder, plan, overwrite)
         with journal_of(journal), stopped_by_control_c(journal, folder):
             result = _run(experiment, terminal, journal)
             result.save(folder)
             write_text(folder / "config.yaml", experiment.to_yaml())
             _draw(result, folder, terminal)
         _report(result, folder, terminal)
+
+
+def _journal(folder: Path, plan: dict[str, Any], overwrite: bool) -> Journal:
+    try:
+        return open_journal(folder, plan, overwrite=overwrite)
+    except ValueError as error:
+        raise ConfigError([Problem(str(folder), "", str(error).removeprefix(f"{folder} "))]) from None
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from gradlab.plots.curves import race
-from gradlab.plots.style import CONTEXT, readable
+from gradlab.plots.style import CONTEXT, readable, spans_decades
 from gradlab.sweeps.table import before_divergence, mode_of
 
 ROOM = 0.15  # above and below what the medians do after their first tenth, in shares of it
@@ -32,5 +32,9 @@ def contest_curves(result: Any, *, ax: Axes | None = None) -> Axes:
     later = later[np.isfinite(later)]
     if len(later) and mode_of(result.metric) == "min":
         low, high = later.min(), np.quantile(later, 0.95)
-        ax.set_ylim(low / (high / low) ** ROOM, high * (high / low) ** ROOM)
+        if spans_decades(later, "min"):
+            ax.set_ylim(low / (high / low) ** ROOM, high * (high / low) ** ROOM)
+        else:
+            ax.set_yscale("linear")
+            ax.set_ylim(low - ROOM * (high - low), high + ROOM * (high - low))
     return ax

@@ -218,7 +218,7 @@ def _bytes_of(state: Any) -> list[np.ndarray]:
 def _from_bytes(raw: np.ndarray, like: Any) -> jax.Array:
     if _is_key(like):
         data = jax.eval_shape(jax.random.key_data, like)
-        return jax.random.wrap_key_data(_from_bytes(raw, data), impl=jax.random.key_impl(like))
+        return jax.random.wrap_key_data(_from_bytes(raw, data))
     return jax.numpy.asarray(np.frombuffer(raw.tobytes(), like.dtype).reshape(like.shape))
 
 

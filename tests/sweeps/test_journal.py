@@ -82,7 +82,7 @@ def test_only_what_is_missing_runs_again(tmp_path, monkeypatch):
     [
         ({"steps": 24}, "plan.steps"),
         ({"seeds": 3}, "seeds"),
-        ({"trials": 10}, "trials"),
+        ({"trials": 16}, "trials"),
         ({"chunk": 2}, "chunk"),
         ({"sampling": "replacement"}, "plan.sampling"),
     ],
