@@ -313,13 +313,13 @@ def test_a_random_key_is_a_leaf_that_lanes_can_vary():
 @pytest.mark.parametrize("with_step", [True, False])
 def test_lanes_equal_single_runs_and_fit_only_when_one_is_due(monkeypatch, with_step):
     """Of twelve steps the first lane fits in 3, 6, 9 and 12, the second in 4, 8 and 12: six fits of two solves each."""
-    calls, original = [], whitening.solve_triangular
+    calls, original = [], whitening.solve_adjoint_upper
 
     def counting(*args, **kwargs):
         jax.debug.callback(lambda: calls.append(1))
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(whitening, "solve_triangular", counting)
+    monkeypatch.setattr(whitening, "solve_adjoint_upper", counting)
     jax.clear_caches()
     params, grads, probs = drawn(3, 4), drawn(12, 3, 4, seed=1), jnp.array([1 / 3, 0.25])
     make = lambda prob: psgd_kron(RATE, max_update_prob=prob)
