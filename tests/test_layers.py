@@ -21,6 +21,7 @@ LEVELS = [
     ["training"],
     ["sweeps"],
     ["bench", "plots"],
+    ["report"],
     ["config"],
     ["cli"],
 ]
@@ -30,7 +31,9 @@ LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in 
 HOMES = {
     "flax": {"tasks.networks", "training.checkpoint", "training.kfac", "training.state"},
     "matplotlib": {"plots"},
+    "optuna": {"sweeps"},
     "pandas": {"sweeps"},
+    "plotly": {"report"},
     "pydantic": {"config"},
     "pydantic_core": {"config"},
     "rich": {"cli"},
@@ -40,8 +43,9 @@ HOMES = {
     "typer": {"cli"},
     "yaml": {"config"},
 }
-LAZY = {"pandas", "scipy", "sklearn", "torch"}
-PLOTTED = {"results", "table", "dimensions", "trial", "files"}  # the modules of sweeps that hold what is drawn
+LAZY = {"optuna", "pandas", "plotly", "scipy", "sklearn", "torch"}
+# the modules of sweeps that hold what is drawn
+PLOTTED = {"best_of_k", "boundary", "dimensions", "files", "importance", "results", "search", "table", "trial"}
 
 
 class Import(NamedTuple):
@@ -150,7 +154,7 @@ def test_the_checker_lets_pass(tmp_path, module, line):
 
 
 def test_importing_gradlab_imports_nothing_heavy():
-    heavy = ["matplotlib", "pandas", "yaml", "flax", "sklearn", "scipy.stats", "pydantic", "typer", "torch"]
+    heavy = ["matplotlib", "pandas", "plotly", "yaml", "flax", "sklearn", "scipy.stats", "pydantic", "typer", "torch"]
     code = f"import sys, gradlab\nprint([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, timeout=300)
     assert done.stdout == "[]\n", done.stderr

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gradlab.cli.terminal import Terminal, user_errors
+from gradlab.cli.terminal import ProgressMode, Terminal, user_errors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +32,12 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be compiled, and how many bytes it takes; train nothing.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+How = Annotated[
+    ProgressMode,
+    typer.Option(
+        "--progress", help="A bar, a line of JSON for each segment on the standard error, or nothing until the end."
+    ),
+]
 
 
 class Topic(StrEnum):
@@ -62,6 +68,7 @@ def run(
             show_default=False,
         ),
     ] = None,
+    progress: How = ProgressMode.bar,
     quiet: Quiet = False,
 ) -> None:
     """Train one optimizer, or race several, as a config says.
@@ -78,14 +85,15 @@ def run(
     """
     if (config is None) == (trial is None):
         raise typer.BadParameter("give either a CONFIG or --trial DIR UID")
-    with user_errors():
+    terminal = Terminal(quiet, progress)
+    with user_errors(terminal):
         from gradlab.cli.runs import run_config
         from gradlab.cli.trials import rerun_trial
 
         if trial is not None:
-            rerun_trial(*trial, Terminal(quiet))
+            rerun_trial(*trial, terminal)
             return
-        run_config(config, assignments or [], out, overwrite=overwrite, dry_run=dry_run, terminal=Terminal(quiet))
+        run_config(config, assignments or [], out, overwrite=overwrite, dry_run=dry_run, terminal=terminal)
 
 
 @app.command()
@@ -98,6 +106,7 @@ def sweep(
         bool, typer.Option("--resume", help="Go on with the sweep that the folder holds unfinished; fail without one.")
     ] = False,
     dry_run: DryRun = False,
+    progress: How = ProgressMode.bar,
     quiet: Quiet = False,
 ) -> None:
     """Train many configurations of an optimizer as lanes of one compiled program.
@@ -112,7 +121,8 @@ def sweep(
 
     gradlab sweep configs/digits_sweep.yaml --set sweep.trials=16 --set 'sweep.space.optimizer.b1=[0.8, 0.9]'
     """
-    with user_errors():
+    terminal = Terminal(quiet, progress)
+    with user_errors(terminal):
         from gradlab.cli.sweeps import sweep_config
 
         sweep_config(
@@ -122,7 +132,7 @@ def sweep(
             overwrite=overwrite,
             resume=resume,
             dry_run=dry_run,
-            terminal=Terminal(quiet),
+            terminal=terminal,
         )
 
 
@@ -133,6 +143,7 @@ def contest(
     out: Out = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    progress: How = ProgressMode.bar,
     quiet: Quiet = False,
 ) -> None:
     """Tune several optimizers with one budget, then compare them on fresh seeds.
@@ -143,10 +154,33 @@ def contest(
 
     gradlab contest configs/digits_contest.yaml --set tuning.trials=3 --set train.epochs=5
     """
-    with user_errors():
+    terminal = Terminal(quiet, progress)
+    with user_errors(terminal):
         from gradlab.cli.contests import contest_config
 
-        contest_config(config, assignments or [], out, overwrite=overwrite, dry_run=dry_run, terminal=Terminal(quiet))
+        contest_config(config, assignments or [], out, overwrite=overwrite, dry_run=dry_run, terminal=terminal)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a sweep, such as runs/digits_sweep.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page to write; else DIR/report.html.", show_default=False)
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write the page of a sweep: one HTML file with its table and charts, which opens without a network.
+
+    [bold]Examples[/bold]
+
+    gradlab report runs/digits_sweep
+
+    gradlab report runs/digits_sweep --out digits.html
+    """
+    with user_errors():
+        from gradlab.cli.report import report_sweep
+
+        report_sweep(folder, out, Terminal(quiet))
 
 
 @app.command("list")

@@ -1,5 +1,6 @@
 """``gradlab contest``: optimizers tuned with one budget and compared on fresh seeds."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import numpy as np
 
 from gradlab.cli.dry_run import show_sweep
 from gradlab.cli.outputs import saved_folder, write_text
-from gradlab.cli.sweeps import edge_warnings
-from gradlab.cli.terminal import Terminal, duration, headings, short
+from gradlab.cli.sweeps import edge_warnings, note_of
+from gradlab.cli.terminal import Terminal, headings, short
 from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, load
+from gradlab.sweeps.clock import compile_seconds
 from gradlab.sweeps.contest import ContestResult, contest
 from gradlab.sweeps.run import SweepProgress
 
@@ -40,17 +42,20 @@ def _run(experiment: Experiment, folder: Path, terminal: Terminal) -> ContestRes
     tuning = config.tuning
     of_label = {}
     for label, setup in experiment.setup.items():
-        tuned = sum(len(group) for bucket in setup.buckets for group in setup.chunks(bucket)) * len(setup.seeds)
-        of_label[label] = (tuned * setup.plan.steps, tuning.fresh_seeds * setup.plan.steps)
+        of_label[label] = (setup.lane_steps, tuning.fresh_seeds * setup.plan.steps)
     total, finished = sum(map(sum, of_label.values())), 0
+    began, compiled = time.perf_counter(), compile_seconds()
     with terminal.progress(experiment.task.name, total) as show:
 
         def progress(what: str, now: SweepProgress) -> None:
             nonlocal finished
             if now.done == now.total:
                 finished += now.total
-            left = f"{duration(now.remaining)} left of it, " if now.done < now.total else ""
-            show(finished + now.done * (now.done < now.total), f"{what}: {left}best {now.metric} {short(now.best)}")
+            done = finished + now.done * (now.done < now.total)
+            seconds, compiling = time.perf_counter() - began, compile_seconds() - compiled
+            remaining = max(seconds - compiling, 0) * (total - done) / done
+            now = now._replace(done=done, total=total, seconds=seconds, compile_seconds=compiling, remaining=remaining)
+            show(done, f"{what}: {note_of(now)}", {"what": what, **now._asdict()})
 
         return contest(
             experiment.task,
@@ -81,7 +86,7 @@ def _report(result: ContestResult, folder: Path, terminal: Terminal) -> None:
     for label, tuned in result.tuned.items():
         for warning in edge_warnings(tuned):
             terminal.warn(f"{label}: {warning}")
-    terminal.say(f"\nresults in {folder}: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
+    terminal.results_in(folder)
 
 
 def contest_table(result: ContestResult) -> tuple[list[str], list[list[str]]]:

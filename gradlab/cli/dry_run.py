@@ -11,12 +11,10 @@ from gradlab.config import Experiment
 from gradlab.core.transform import Transform
 from gradlab.core.values import describe
 from gradlab.sweeps import lanes
-from gradlab.sweeps.setup import Setup
-from gradlab.sweeps.space import Bucket
+from gradlab.sweeps.setup import Setup, round_of
+from gradlab.sweeps.width import planned_layout, program_bytes, program_of
 from gradlab.tasks.task import Task
 from gradlab.training import segment
-from gradlab.training.batches import make_feed
-from gradlab.training.step import start
 from gradlab.training.stop import check_rules
 
 
@@ -39,12 +37,9 @@ def segment_lengths(steps: int, segment: int) -> list[int]:
 
 
 def _program_bytes(compiled: Any) -> str:
-    """What a compiled program holds at once: arguments and results, sharing memory where they can, and scratch."""
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return "unknown on this device"
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return amount_of_bytes(held + memory.temp_size_in_bytes)
+    """What a compiled program holds at once."""
+    held = program_bytes(compiled)
+    return "unknown on this device" if held is None else amount_of_bytes(held)
 
 
 def show_runs(experiment: Experiment, recipes: Mapping[str, Transform], terminal: Terminal) -> None:
@@ -76,46 +71,48 @@ def _task_in_words(task: Task) -> str:
 
 
 def show_sweep(setup: Setup, terminal: Terminal) -> None:
-    """Prints buckets, chunks, lanes and the memory of each bucket's program."""
+    """Prints how trials are drawn and ended, and the chunks, lanes and memory of each bucket's program."""
     task, plan, seeds = setup.task, setup.plan, len(setup.seeds)
     lengths = segment_lengths(plan.steps, plan.segment)
     rows = []
     for number, bucket in enumerate(setup.buckets):
-        chunks = setup.chunks(bucket)
-        run, program = _lane_program(setup, bucket)
+        values, own = [trial.values for trial in bucket.trials], setup.task_of(bucket.structure)
+        layout = planned_layout(setup, values, bucket.structure)
+        first = [*values[: layout.width], *[values[-1]] * (layout.width - len(values))]
+        lane = lanes.state_shapes(own, setup.lanes(values[:1]), setup.seeds[:1])
         rows.append(
             [
                 number,
                 ", ".join(f"{name}={value}" for name, value in bucket.structure.items()) or "-",
-                len(bucket.trials),
-                len(chunks),
-                len(chunks[0]) * seeds,
+                "?" if setup.adaptive else len(values),
+                "?" if setup.adaptive else -(-len(values) // layout.width) * -(-seeds // layout.seeds),
+                layout.width * layout.seeds,
                 len(lengths),
-                amount_of_bytes(bytes_of(run)),
-                _program_bytes(program),
+                amount_of_bytes(bytes_of(lane.runs)),
+                _program_bytes(program_of(setup, own, first, layout.seeds)),
             ]
         )
-    runs = len(setup.trials) * seeds
-    terminal.say(
-        f"{_task_in_words(task)}\n{len(setup.trials)} trials x {seeds} seeds = {runs:,} runs of {plan.steps:,} steps "
-        f"in segments of {plan.segment}: {runs * plan.steps:,} steps in all\n"
-    )
+    terminal.say(f"{_task_in_words(task)}\n{_search_in_words(setup)}\n")
     sizes = ["trials", "chunks", "lanes a chunk", "compiled programs", "state a lane", "one segment"]
     terminal.table("Nothing was trained", ["bucket", "structure", *sizes], rows, words=2)
 
 
-def _lane_program(setup: Setup, bucket: Bucket) -> tuple[Any, Any]:
-    """The state of one lane, as shapes, and the compiled segment of a chunk."""
-    group, key, seeds = setup.lanes(setup.chunks(bucket)[0]), jax.random.key(0), len(setup.seeds)
-    first = jax.tree.map(lambda leaf: leaf[0], group)
-    run = jax.eval_shape(start, setup.task.replace(**first.task_values), first.tx, key)
-    feed = jax.eval_shape(lambda key: make_feed(setup.task.train, key), key)
-    state = lanes.LaneState(_stacked(run, seeds, group.count), _stacked(feed, seeds))
-    keys = _stacked(key, seeds)
-    lowered = lanes.run_segment.lower(setup.task, group, state, keys, np.int32(0), setup.plan.segment, setup.plan)
-    return run, lowered.compile()
-
-
-def _stacked(tree: Any, *axes: int) -> Any:
-    """The shapes of a tree with further axes before the others."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*axes, *leaf.shape), leaf.dtype), tree)
+def _search_in_words(setup: Setup) -> str:
+    plan, (name, _, count, _), seeds = setup.plan, setup.drawing, len(setup.seeds)
+    runs = count * seeds
+    lines = [
+        f"{count:,} trials x {seeds} seeds = {runs:,} runs of {plan.steps:,} steps in segments of {plan.segment}: "
+        f"{runs * plan.steps:,} steps in all"
+    ]
+    if setup.adaptive:
+        lines.append(
+            f"sampler {name}, in rounds of {min(count, setup.sampler().batch)}; buckets that random draws find"
+        )
+    if setup.scheduler.name != "all":
+        cohorts = setup.scheduler.cohorts(round_of(setup), setup.evals)
+        halts = "; ".join(f"{one.count} trials, {', '.join(map(str, one.halts[:8]))}" for one in cohorts[:8])
+        lines.append(f"scheduler {setup.scheduler.name}, which decides after these steps: {halts}")
+    if setup.refinement is not None:
+        best, rounds = setup.refinement.best, setup.refinement.rounds
+        lines.append(f"the {best} best trials are refined by hypergradients: {rounds} rounds of {best} more trials")
+    return "\n".join(lines)

@@ -1,6 +1,6 @@
 """``gradlab run``: one optimizer, or a race of several."""
 
-import functools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from gradlab.core.transform import Transform
 from gradlab.core.values import describe, hyperparams
 from gradlab.sweeps.clock import compile_seconds
 from gradlab.sweeps.provenance import provenance
+from gradlab.sweeps.run import SweepProgress
 from gradlab.sweeps.table import mode_of
 from gradlab.training.checkpoint import params_to_bytes
 from gradlab.training.loop import History, Progress, fit
@@ -39,7 +40,7 @@ def run_config(
         landscape = landscape_of(experiment.config.task)
         save = _save_race if isinstance(experiment.config, RaceConfig) else _save_run
         with outputs.saved_folder(out or experiment.out, overwrite) as folder:
-            histories = {label: _fit(experiment, label, tx, landscape, terminal) for label, tx in recipes.items()}
+            histories = {label: _fit(experiment, recipes, label, landscape, terminal) for label in recipes}
             save(folder, histories, landscape)
             outputs.write_json(folder / "resolved.json", _resolved(experiment, recipes, histories))
             outputs.write_text(folder / "config.yaml", experiment.to_yaml())
@@ -53,28 +54,41 @@ def _recipes(experiment: Experiment) -> dict[str, Transform]:
     return {config.optimizer["name"]: config.recipe()}
 
 
-def _fit(experiment: Experiment, label: str, tx: Transform, landscape: Landscape | None, terminal: Terminal) -> History:
+def _fit(
+    experiment: Experiment,
+    recipes: Mapping[str, Transform],
+    label: str,
+    landscape: Landscape | None,
+    terminal: Terminal,
+) -> History:
     task, train = experiment.task, experiment.config.train
     steps, _, _ = train.plan(task)
-    compiled = compile_seconds()
+    compiled, best = compile_seconds(), math.nan
+    metric = "valid_loss" if task.valid is not None else "eval_loss"  # as a sweep calls it
     with terminal.progress(label, steps) as show:
-        note = functools.partial(_note, compiled=compiled)
+
+        def tell(now: Progress) -> None:
+            nonlocal best
+            best = float(np.fmin(best, now.metrics["loss"]))
+            compiling = compile_seconds() - compiled
+            running = max(now.seconds - compiling, 0)
+            remaining = running * (now.steps - now.step) / now.step
+            place = list(recipes).index(label)
+            standing = SweepProgress(
+                now.step, steps, place, len(recipes), now.seconds, compiling, remaining, best, metric
+            )
+            metrics = ", ".join(f"{name} {short(value)}" for name, value in now.metrics.items())
+            spent = f"{duration(running)} + {duration(compiling)} compiling"
+            show(now.step, f"{metrics}, {spent}", standing._asdict())
+
         return fit(
             task,
-            tx,
+            recipes[label],
             key=experiment.config.seed,
             trajectory=landscape is not None,
-            progress=lambda now: show(now.step, note(now)),
+            progress=tell,
             **train.arguments(),
         )
-
-
-def _note(now: Progress, compiled: float) -> str:
-    compiling = compile_seconds() - compiled
-    running = max(now.seconds - compiling, 0)
-    left = f"{duration(running * (now.steps - now.step) / now.step)} left, " if now.step < now.steps else ""
-    metrics = ", ".join(f"{name} {short(value)}" for name, value in now.metrics.items())
-    return f"{duration(running)} + {duration(compiling)} compiling, {left}{metrics}"
 
 
 def _save_run(folder: Path, histories: Mapping[str, History], landscape: Landscape | None) -> None:
@@ -153,7 +167,7 @@ def _report(experiment: Experiment, histories: Mapping[str, History], folder: Pa
     metrics = [heading for name in names for heading in (name, f"best {name}")]
     title = f"{task.name}: {task.num_params:,} parameters, metrics on the {data}"
     terminal.table(title, ["optimizer", "ended by", "steps", "time", *metrics], rows, words=2)
-    terminal.say(f"\nresults in {folder}: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
+    terminal.results_in(folder)
 
 
 def _ending(run: History) -> str:

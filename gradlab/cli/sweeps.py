@@ -82,16 +82,15 @@ def stopped_by_control_c(journal: Journal, folder: Path) -> Iterator[None]:
 
 def _run(experiment: Experiment, terminal: Terminal, journal: Journal) -> SweepResult:
     setup = experiment.setup
-    lanes = sum(len(group) for bucket in setup.buckets for group in setup.chunks(bucket)) * len(setup.seeds)
-    with terminal.progress(setup.task.name, lanes * setup.plan.steps) as show:
-        return run_setup(setup, lambda now: show(now.done, _note(now)), journal)
+    with terminal.progress(setup.task.name, setup.lane_steps) as show:
+        return run_setup(setup, lambda now: show(now.done, note_of(now), now._asdict()), journal)
 
 
-def _note(now: SweepProgress) -> str:
-    bucket = f"bucket {now.bucket + 1} of {now.buckets}, " if now.buckets > 1 else ""
+def note_of(now: SweepProgress) -> str:
+    """How a sweep is doing, in words for below its bar."""
     spent = f"{duration(max(now.seconds - now.compile_seconds, 0))} + {duration(now.compile_seconds)} compiling"
-    left = f"{duration(now.remaining)} left, " if now.done < now.total else ""
-    return f"{bucket}{spent}, {left}best {now.metric} {short(now.best)}"
+    bucket = f", bucket {now.bucket + 1} of {now.buckets}" if now.buckets > 1 else ""
+    return f"best {now.metric} {short(now.best)}, {spent}{bucket}"
 
 
 def _draw(result: SweepResult, folder: Path, terminal: Terminal) -> None:
@@ -122,7 +121,7 @@ def _report(result: SweepResult, folder: Path, terminal: Terminal) -> None:
         _print_best(result, terminal)
         for warning in edge_warnings(result):
             terminal.warn(warning)
-    terminal.say(f"\nresults in {folder}: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
+    terminal.results_in(folder)
 
 
 def _print_best(result: SweepResult, terminal: Terminal) -> None:

@@ -1,29 +1,63 @@
-"""Where commands write: results to the standard output, progress, warnings and errors to the standard error."""
+"""Where commands write: results to the standard output, progress, warnings and errors to the standard error.
+
+With the progress in JSON every line of the standard error is an object, for programs::
+
+    {"time": "2026-01-31T12:00:00.000+00:00", "event": "progress", "what": "digits_mlp", "done": 512, "total": 4096,
+     "seconds": 9.5, "compile_seconds": 2.5, "remaining": 49.0, "best": 0.25, "metric": "valid_loss",
+     "bucket": 0, "buckets": 2}
+    {"time": ..., "event": "warning", "message": ...}            "error" likewise
+    {"time": ..., "event": "done", "folder": "runs/digits_sweep"}
+
+Numbers that are not finite are null.
+"""
 
 import contextlib
+import datetime
+import json
 import math
+import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
-WIDE = 100  # columns that leave room for a bar
 MOST_COLUMNS = 1000  # of a table that does not fit: a terminal wraps it, and a file keeps it whole
 
-Show = Callable[[int, str], None]  # how much is done, and a note
+
+class ProgressMode(StrEnum):
+    """How commands tell how far they are."""
+
+    bar = "bar"
+    json = "json"
+    none = "none"
+
+
+class Show(Protocol):
+    """What moves a bar."""
+
+    def __call__(self, done: int, note: str, facts: Mapping[str, Any] = {}) -> None:
+        """Shows how much is done.
+
+        Args:
+          done: of the total.
+          note: words, the important ones first.
+          facts: the same for programs; ``remaining`` are seconds, which the bar shows too.
+        """
 
 
 class Terminal:
     """The two streams of a command; ``quiet`` leaves the errors."""
 
-    def __init__(self, quiet: bool = False):
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, mode: ProgressMode = ProgressMode.bar):
+        self.mode = ProgressMode.none if quiet else mode
         self.results = Console(quiet=quiet)
         self.notes = Console(stderr=True, quiet=quiet)
 
@@ -33,6 +67,9 @@ class Terminal:
 
     def warn(self, text: str) -> None:
         """Prints a warning."""
+        if self.mode is ProgressMode.json:
+            self.event("warning", message=text)
+            return
         self.notes.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], words: int = 1) -> None:
@@ -50,21 +87,36 @@ class Terminal:
         least = self.results.measure(table, options=self.results.options.update(max_width=MOST_COLUMNS)).minimum
         self.results.print(table, width=max(least, self.results.width), crop=False)
 
+    def event(self, kind: str, **facts: Any) -> None:
+        """Prints a line of JSON, if the progress is for programs."""
+        if self.mode is ProgressMode.json:
+            time = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+            line = {"time": time, "event": kind, **facts}
+            line = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in line.items()}
+            print(json.dumps(line, allow_nan=False), file=sys.stderr, flush=True)
+
+    def results_in(self, folder: Path) -> None:
+        """Says what a folder holds: the last that a command says."""
+        self.say(f"\nresults in {folder}: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
+        self.event("done", folder=str(folder))
+
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Show]:
-        """A bar to ``total``; the function that it yields moves it."""
-        columns = [
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[note]}", markup=False, style="dim"),
-        ]
-        if self.notes.width < WIDE:
-            del columns[1]
-        bar = Progress(*columns, console=self.notes, disable=self.quiet)
-        with bar:
-            task = bar.add_task(what, total=total, note="compiling")
-            yield lambda done, note: bar.update(task, completed=done, note=note)
+        """Progress to ``total``; the function that it yields tells it."""
+        if self.mode is not ProgressMode.bar:
+            yield lambda done, note, facts={}: self.event(
+                "progress", **{"what": what, "done": done, "total": total, **facts}
+            )
+            return
+        with _Bar(console=self.notes) as bar:
+            task = bar.add_task(what, total=total, note="compiling", left="")
+
+            def show(done: int, note: str, facts: Mapping[str, Any] = {}) -> None:
+                most = facts.get("total", total)
+                left = f"{duration(facts['remaining'])} left" if done < most and "remaining" in facts else ""
+                bar.update(task, completed=done, total=most, note=note, left=left)
+
+            yield show
 
     @contextlib.contextmanager
     def caught_warnings(self) -> Iterator[None]:
@@ -74,25 +126,44 @@ class Terminal:
             yield
 
 
+class _Bar(Progress):
+    """What, how far and how long, and a line of words below: both fit into 80 columns."""
+
+    @classmethod
+    def get_default_columns(cls) -> tuple[Any, ...]:
+        """The columns of the upper line."""
+        name, left = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[left]}"))
+        return name, BarColumn(bar_width=20), TaskProgressColumn(), left
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Both lines."""
+        yield from super().get_renderables()
+        yield from (Text(task.fields["note"], "dim", overflow="ellipsis", no_wrap=True) for task in self.tasks)
+
+
 @contextlib.contextmanager
-def user_errors() -> Iterator[None]:
+def user_errors(terminal: Terminal | None = None) -> Iterator[None]:
     """Turns what a user can mend into a message and exit code 2, and Ctrl-C into exit code 130."""
+    terminal = terminal or Terminal()
     try:
         yield
     except (OSError, ModuleNotFoundError) as error:
-        _fail("\n".join([str(error), *getattr(error, "__notes__", [])]), USER_ERROR)
+        _fail(terminal, "\n".join([str(error), *getattr(error, "__notes__", [])]), USER_ERROR)
     except ValueError as error:
         from gradlab.config import ConfigError
 
         if not isinstance(error, ConfigError):
             raise
-        _fail(str(error), USER_ERROR)
+        _fail(terminal, str(error), USER_ERROR)
     except KeyboardInterrupt as error:
-        _fail(str(error) or "interrupted: nothing of this run was saved", INTERRUPTED)
+        _fail(terminal, str(error) or "interrupted: nothing of this run was saved", INTERRUPTED)
 
 
-def _fail(text: str, code: int) -> NoReturn:
-    Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+def _fail(terminal: Terminal, text: str, code: int) -> NoReturn:
+    if terminal.mode is ProgressMode.json:
+        terminal.event("error", message=text)
+    else:
+        Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code) from None
 
 

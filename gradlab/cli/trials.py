@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from gradlab.cli.sweeps import note_of
 from gradlab.cli.terminal import Terminal, headings, short
 from gradlab.config import ConfigError, Problem, load
 from gradlab.core.check import suggestion
 from gradlab.sweeps.results import SweepResult
 from gradlab.sweeps.run import run_setup
+from gradlab.sweeps.setup import alone_setup
 from gradlab.sweeps.trial import Trial
 
 
@@ -25,13 +27,17 @@ def rerun_trial(folder: Path, uid: str, terminal: Terminal) -> None:
     except FileNotFoundError as error:
         raise ConfigError([Problem(str(folder), "", str(error))]) from None
     trial = _trial_of(recorded, uid, folder)
+    if recorded.lineage:
+        message = "a population's trials take over each other's states, so that none of them can run alone"
+        raise ConfigError([Problem(str(folder), "", message)])
     setup = load(folder / "config.yaml").setup
-    setup = setup._replace(trials=[trial], buckets=setup.space.bucket([trial]), seeds=list(recorded.seeds))
+    setup = alone_setup(setup, trial, recorded.seeds)
     with terminal.progress(f"trial {trial.uid}", len(setup.seeds) * setup.plan.steps) as show:
-        alone = run_setup(setup, lambda now: show(now.done, f"best {now.metric} {short(now.best)}"))
+        alone = run_setup(setup, lambda now: show(now.done, note_of(now), now._asdict()))
     values = ", ".join(f"{name} = {short(trial.values[name])}" for name in recorded.space.varying)
     terminal.say(f"trial {trial.uid}: {values}\n")
     _compare(recorded, alone, trial, terminal)
+    terminal.event("done", folder=str(folder))
 
 
 def _trial_of(result: SweepResult, uid: str, folder: Path) -> Trial:
@@ -52,6 +58,7 @@ def _compare(recorded: SweepResult, alone: SweepResult, trial: Trial, terminal: 
             old, new = before[name][index], after[name][index]
             both = np.isfinite(old) & np.isfinite(new)
             gap = np.max(np.abs(old - new)[both], initial=0.0)
-            rows.append([headings([name])[0], seed, short(float(old[-1])), short(float(new[-1])), f"{gap:.2g}"])
+            last = np.flatnonzero(~np.isnan(old))[-1] if not np.isnan(old).all() else -1
+            rows.append([headings([name])[0], seed, short(float(old[last])), short(float(new[last])), f"{gap:.2g}"])
     columns = ["curve", "seed", "in the sweep", "alone", "largest difference"]
-    terminal.table("At the end, and the largest difference on the way", columns, rows)
+    terminal.table("Where the sweep ended it, and the largest difference on the way", columns, rows)

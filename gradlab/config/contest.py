@@ -66,7 +66,9 @@ class ContestConfig(Config):
 
     def _trials(self) -> dict[str, SpaceOf]:
         return {
-            label: SpaceOf(Recipe(one.optimizer, [*self.before, *one.before], [*one.after, *self.after]), one.space)
+            label: SpaceOf(
+                Recipe(one.optimizer, [*self.before, *one.before], [*one.after, *self.after]), one.space, self.task
+            )
             for label, one in self.contest.items()
         }
 

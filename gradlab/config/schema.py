@@ -85,6 +85,7 @@ class SpaceOf(NamedTuple):
 
     recipe: Recipe
     space: dict[str, Any]
+    task: dict[str, Any]  # the part of the config
 
     @property
     def named(self) -> dict[str, Any]:
@@ -96,13 +97,23 @@ class SpaceOf(NamedTuple):
         errors = [error_at([*place, path], message) for path, message in self._misfits(task)]
         if errors:
             raise errors_together(errors)
+        make_task = functools.partial(_make_task, self.task)
         try:
-            return prepare(task, self.recipe, Space(self.named), **options)
+            return prepare(make_task if self._remakes(task) else task, self.recipe, Space(self.named), **options)
         except (TypeError, ValueError) as error:
             raise errors_together([self._refused(error, place)]) from None
 
+    def _remakes(self, task: Task) -> bool:
+        """Whether the space varies what is no number of the task, but an argument of its factory."""
+        own = [path.removeprefix(TASK) for path in self.space if path.startswith(TASK)]
+        return any(name not in task.hyperparams() for name in own)
+
     def _misfits(self, task: Task) -> Iterator[tuple[str, str]]:
-        known = [*self.recipe.names(), *(f"{TASK}{name}" for name in task.hyperparams())]
+        arguments = parts.arguments_of(parts.TASK.registry[self.task[parts.TASK.tag]])
+        known = [
+            *self.recipe.names(),
+            *(f"{TASK}{name}" for name in {**task.hyperparams(), **dict.fromkeys(arguments)}),
+        ]
         for path, dimension in self.space.items():
             if self.recipe.name_of(path) not in known:
                 yield path, f"the config has no number of this name{suggestion(path, known)}"
@@ -117,6 +128,10 @@ class SpaceOf(NamedTuple):
         found = parts.located(error, names)
         (*own,) = (names[name] for name in found["loc"])
         return error_at([*place, *own], f"a trial is refused: {found['type'].message()}")
+
+
+def _make_task(part: dict[str, Any], **structure: Any) -> Task:
+    return parts.make_part(parts.TASK, {**part, **structure})
 
 
 class SweepConfig(Config):
@@ -134,7 +149,7 @@ class SweepConfig(Config):
     @property
     def trials(self) -> SpaceOf:
         """What the sweep draws from."""
-        return SpaceOf(self.recipe, self.sweep.space)
+        return SpaceOf(self.recipe, self.sweep.space, self.task)
 
     @model_validator(mode="after")
     def _space_fits(self, info: ValidationInfo) -> "SweepConfig":

@@ -10,7 +10,12 @@ from gradlab.config.errors import error_at, errors_together, shown, worded
 from gradlab.config.parts import located
 from gradlab.config.scalars import Count, Number, Text, Whole
 from gradlab.core.check import suggestion
+from gradlab.sweeps.adaptive import ADAPTIVE
+from gradlab.sweeps.hypergrad import Hypergrad
 from gradlab.sweeps.samplers import SAMPLERS
+from gradlab.sweeps.schedulers import SCHEDULERS
+from gradlab.sweeps.setup import resolve_scheduler
+from gradlab.sweeps.width import METHODS
 from gradlab.tasks.task import Task
 from gradlab.training.batches import SAMPLINGS, check_batches, num_examples
 from gradlab.training.loop import resolve_steps
@@ -130,6 +135,22 @@ def metric_names(task: Task) -> list[str]:
 
 
 sampler_names = _name_among("sampler", SAMPLERS)
+any_sampler = _name_among("sampler", [*SAMPLERS, *ADAPTIVE])
+_scheduler_names = [*SCHEDULERS, Hypergrad.name]
+
+
+def _scheduler(value: Any) -> Any:
+    """A scheduler's name, or a mapping of its name and options."""
+    options = dict(value) if isinstance(value, dict) else {"name": value}
+    name = options.pop("name", None)
+    if not isinstance(name, str) or name not in _scheduler_names:
+        message = f"unknown scheduler {name!r}{suggestion(name, _scheduler_names)}"
+        raise errors_together([error_at(["name"] if isinstance(value, dict) else [], message, value)])
+    try:
+        resolve_scheduler({"name": name, **options})
+    except (TypeError, ValueError) as error:
+        raise errors_together([located(error, options)]) from None
+    return value
 
 
 def _seeds(value: Any) -> Any:
@@ -147,6 +168,10 @@ class Sweep(Section):
     space: dict[Text, Any] = Field(min_length=1)
     trials: Count = 64
     seeds: Annotated[Any, BeforeValidator(_seeds)] = 1
-    sampler: Annotated[Text, sampler_names] = "sobol"
+    sampler: Annotated[Text, any_sampler] = "sobol"
     sampler_seed: Whole = Field(0, ge=0)
+    batch: Count | None = None
+    scheduler: Annotated[Any, BeforeValidator(_scheduler)] = "all"
     chunk: Count | None = None
+    lane_method: Annotated[Text, _name_among("lane method", METHODS)] = "auto"
+    memory: Annotated[Number, Field(ge=1)] | None = None

@@ -1,63 +1,19 @@
 """How a sweep's outcome depends on one hyperparameter, or on two."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
 from matplotlib.tri import LinearTriInterpolator, TriAnalyzer, Triangulation
 
-from gradlab.plots.style import COLORMAP, DIVERGED, PALETTE, axes_or_new, legend_beside, readable, short, spans_decades
-from gradlab.sweeps.dimensions import Choice, Fixed, Integer, Log, OneMinus
+from gradlab.plots.scales import CROSS, Scale, cell_borders, color_norm, scale_of
+from gradlab.plots.style import COLORMAP, PALETTE, axes_or_new, legend_beside, readable, short, spans_decades
 from gradlab.sweeps.results import SweepResult
 from gradlab.sweeps.table import mode_of
-from gradlab.sweeps.trial import canonical_json
 
-CROSS = {"ls": "none", "marker": "x", "ms": 6, "color": DIVERGED, "alpha": 0.8}  # a trial that diverged
 BINS = 12  # of an axis with more values than that
 RESOLUTION = 300  # points along each side of an interpolated map
 FLAT = 0.05  # thinner triangles, by the ratio of inscribed to circumscribed circle, lie along the border
-
-
-class Scale(NamedTuple):
-    """A hyperparameter as coordinates of an axis."""
-
-    values: np.ndarray  # (trials,)
-    label: str
-    log: bool = False
-    ticks: tuple[str, ...] = ()  # the categories at 0, 1, ..., if the values are no numbers
-
-    def positions(self) -> np.ndarray:
-        """(trials,), in proportion to the distances on paper."""
-        return np.log10(self.values) if self.log else self.values
-
-    def text(self, trial: int) -> str:
-        """The value of a trial in words."""
-        return self.ticks[int(self.values[trial])] if self.ticks else short(self.values[trial])
-
-    def label_axis(self, ax: Axes, which: str) -> None:
-        ax.set(**{f"{which}label": self.label})
-        if self.log:
-            ax.set(**{f"{which}scale": "log"})
-        if self.ticks:
-            ax.set(**{f"{which}lim": (-0.5, len(self.ticks) - 0.5)})
-            ax.set(**{f"{which}ticks": range(len(self.ticks)), f"{which}ticklabels": self.ticks})
-
-
-def scale_of(result: SweepResult, name: str) -> Scale:
-    """A hyperparameter of a sweep as an axis: logarithmic if it was drawn so, 1 - x if 1 - x was drawn so."""
-    values, dimension = result.values(name), result.space[name]
-    if isinstance(dimension, Choice | Fixed) and not dimension.dynamic:
-        texts = [canonical_json(value) for value in dimension.grid()]
-        index = [texts.index(canonical_json(value)) for value in values]
-        ticks = tuple(str(value) for value in dimension.grid())
-        return Scale(np.array(index, np.float64), readable(name), ticks=ticks)
-    numbers = np.array(values, np.float64)
-    if isinstance(dimension, OneMinus) and isinstance(dimension.inner, Log):
-        return Scale(1.0 - numbers, f"1 - {readable(name)}", log=True)
-    return Scale(
-        numbers, readable(name), log=isinstance(dimension, Log) or isinstance(dimension, Integer) and dimension.log
-    )
 
 
 def sensitivity(
@@ -165,7 +121,7 @@ def heat_map(
     score = np.where(completed, summary["mean"].to_numpy(), np.nan)
     ax = axes_or_new(ax, width=6.4, height=4.8)
     cells = len(np.unique(across.values)) * len(np.unique(up.values))
-    style = {"cmap": COLORMAP if mode == "max" else f"{COLORMAP}_r", "norm": _norm(score, mode)}
+    style = {"cmap": COLORMAP if mode == "max" else f"{COLORMAP}_r", "norm": color_norm(score, mode)}
     shown = (
         _cells(ax, across, up, score, mode, style) if cells <= len(score) else _contours(ax, across, up, score, style)
     )
@@ -180,14 +136,6 @@ def heat_map(
     return ax
 
 
-def _norm(score: np.ndarray, mode: str) -> Normalize:
-    """Colours from the lowest to the highest finite score."""
-    finite = score[np.isfinite(score)]
-    if not finite.size:
-        return Normalize(0.0, 1.0)
-    return (LogNorm if spans_decades(finite, mode) else Normalize)(finite.min(), finite.max())
-
-
 def _cells(ax: Axes, across: Scale, up: Scale, score: np.ndarray, mode: str, style: dict[str, Any]) -> Any:
     columns, column = np.unique(across.values, return_inverse=True)
     rows, row = np.unique(up.values, return_inverse=True)
@@ -195,19 +143,8 @@ def _cells(ax: Axes, across: Scale, up: Scale, score: np.ndarray, mode: str, sty
     table = np.full((len(rows), len(columns)), worst)
     better = np.minimum if mode == "min" else np.maximum
     better.at(table, (row, column), np.where(np.isfinite(score), score, worst))
-    edges = [_edges(values, scale.log) for values, scale in ((columns, across), (rows, up))]
+    edges = [cell_borders(values, scale.log) for values, scale in ((columns, across), (rows, up))]
     return ax.pcolormesh(*edges, np.ma.masked_invalid(table), **style)
-
-
-def _edges(centers: np.ndarray, log: bool) -> np.ndarray:
-    """The borders of cells around sorted centers, half-way between them."""
-    centers = np.log10(centers) if log else centers
-    if len(centers) == 1:
-        edges = centers[0] + np.array([-0.5, 0.5])
-    else:
-        middles = (centers[1:] + centers[:-1]) / 2
-        edges = np.concatenate([[2 * centers[0] - middles[0]], middles, [2 * centers[-1] - middles[-1]]])
-    return 10.0**edges if log else edges
 
 
 def _contours(ax: Axes, across: Scale, up: Scale, score: np.ndarray, style: dict[str, Any]) -> Any:

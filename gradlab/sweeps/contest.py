@@ -23,7 +23,7 @@ from gradlab.sweeps.files import make_run_folder, write_atomically
 from gradlab.sweeps.results import SweepResult
 from gradlab.sweeps.run import SweepProgress, sweep
 from gradlab.sweeps.setup import Make
-from gradlab.sweeps.table import before_divergence, final_of, mode_of
+from gradlab.sweeps.table import before_divergence, mode_of
 from gradlab.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class ContestResult:
     def targets(self) -> np.ndarray:
         """(fresh seeds,) the reference's final values; NaN for a run that diverged."""
         result = self.fresh[self.reference]
-        return final_of(result.curve(self.metric)[1], result.diverged_at)[0]
+        return result.final(self.metric)[0]
 
     def steps(self, label: str) -> np.ndarray:
         """(fresh seeds,) steps until the target is reached; NaN for a run that never reaches it."""

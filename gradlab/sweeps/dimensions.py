@@ -9,6 +9,8 @@
     fixed(value)            value
     one_minus(inner)        1 - inner(u): decay rates near 1, b2 = 1 - log(1e-4, 1e-1)
 
+`from_unit` maps u to values, `to_unit` maps values back: a value that owns an interval of u, to the middle of it.
+
 A dimension is dynamic if all its values are numbers: the trials of a sweep then differ in a leaf of the optimizer and
 share one compiled program.  Strings, bools and None are structure, and so is an integer that sets a shape.
 """
@@ -20,6 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gradlab.sweeps.dimension_checks import check_bounds, check_inside, check_positive, check_value, is_number
 from gradlab.sweeps.trial import canonical_json
 
 DIGITS = 12  # significant digits kept of a power: platforms differ in the last bit of exp, and a trial's uid must not
@@ -34,8 +37,8 @@ class Linear:
       TypeError: a bound is not a number.
       ValueError: a bound is not finite, or high < low.
 
-    >>> linear(0.0, 1.0).grid(3), linear(0.0, 0.5).from_unit([0.5])
-    ([0.0, 0.5, 1.0], [0.25])
+    >>> linear(0.0, 1.0).grid(3), linear(0.0, 0.5).from_unit([0.5]), linear(0.0, 0.5).to_unit([0.25])
+    ([0.0, 0.5, 1.0], [0.25], [0.5])
     """
 
     low: float
@@ -43,11 +46,14 @@ class Linear:
     dynamic: ClassVar[bool] = True
 
     def __post_init__(self):
-        _check_bounds("linear", self.low, self.high)
+        check_bounds("linear", self.low, self.high)
 
     def from_unit(self, u: Any) -> list[float]:
         u = _unit(u)
         return _with_exact_ends(self, u, self.low + u * (self.high - self.low))
+
+    def to_unit(self, values: Any) -> list[float]:
+        return _fraction(check_inside(self, values, self.low, self.high), self.low, self.high)
 
     def grid(self, n: int) -> list[float]:
         return self.from_unit(_fractions(n))
@@ -70,13 +76,17 @@ class Log:
     dynamic: ClassVar[bool] = True
 
     def __post_init__(self):
-        _check_bounds("log", self.low, self.high)
-        _check_positive("log", self.low, "linear")
+        check_bounds("log", self.low, self.high)
+        check_positive("log", self.low, "linear")
 
     def from_unit(self, u: Any) -> list[float]:
         u = _unit(u)
         powers = np.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
         return _with_exact_ends(self, u, np.array([float(f"{x:.{DIGITS}g}") for x in powers]))
+
+    def to_unit(self, values: Any) -> list[float]:
+        values = check_inside(self, values, self.low, self.high)
+        return _fraction(np.log(values), math.log(self.low), math.log(self.high))
 
     def grid(self, n: int) -> list[float]:
         return self.from_unit(_fractions(n))
@@ -103,11 +113,11 @@ class Integer:
     structural: bool = False
 
     def __post_init__(self):
-        _check_bounds("integer", self.low, self.high, kinds=(int,))
+        check_bounds("integer", self.low, self.high, kinds=(int,))
         if max(abs(self.low), abs(self.high)) > LARGEST_INTEGER:
             raise ValueError(f"integer({self.low}, {self.high}): float64 does not hold every whole number beyond 2^53")
         if self.log:
-            _check_positive("integer", self.low, "log=False")
+            check_positive("integer", self.low, "log=False")
 
     @property
     def dynamic(self) -> bool:
@@ -122,6 +132,12 @@ class Integer:
             values = np.floor(self.low + u * (self.high - self.low + 1))
         return np.clip(values, self.low, self.high).astype(np.int64).tolist()
 
+    def to_unit(self, values: Any) -> list[float]:
+        values = check_inside(self, values, self.low, self.high, whole=True)
+        if self.log:
+            return _fraction(np.log(values), math.log(self.low - 0.5), math.log(self.high + 0.5))
+        return _fraction(values, self.low - 0.5, self.high + 0.5)
+
     def grid(self, n: int) -> list[int]:
         """About n values from low to high; fewer if rounding makes two of them equal."""
         values = Log(self.low, self.high).grid(n) if self.log else Linear(self.low, self.high).grid(n)
@@ -130,7 +146,10 @@ class Integer:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of several numbers, strings, bools or None.
+    """One of several numbers, strings, bools, None, or lists of these, as the widths of layers are.
+
+    Numbers that a lane cannot carry, such as the width of a model, are ``structural``: each is a compiled program of
+    its own.
 
     Raises:
       TypeError: a value is something else.
@@ -138,19 +157,23 @@ class Choice:
 
     >>> choice(['cosine', 'linear']).from_unit([0.1, 0.9]), choice([32, 64]).dynamic, choice([True, False]).dynamic
     (['cosine', 'linear'], True, False)
+    >>> choice([[64], [32, 32]]).values, choice([32, 64], structural=True).dynamic
+    (((64,), (32, 32)), False)
     """
 
     values: Sequence[Any]
+    structural: bool = False
 
     def __post_init__(self):
         values = self.values.tolist() if isinstance(self.values, np.ndarray) else self.values
         if isinstance(values, str) or not isinstance(values, Sequence):
             raise TypeError(f"choice takes a list of values, got {values!r}")
-        object.__setattr__(self, "values", tuple(values))
+        values = tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        object.__setattr__(self, "values", values)
         if not self.values:
             raise ValueError("choice([]) has nothing to choose from; list at least one value, or leave the name out")
         for value in self.values:
-            _check_value("choice", value)
+            check_value("choice", value)
         texts = [canonical_json(value) for value in self.values]
         twice = [value for value, text in zip(self.values, texts, strict=True) if texts.count(text) > 1]
         if twice:
@@ -158,11 +181,20 @@ class Choice:
 
     @property
     def dynamic(self) -> bool:
-        return all(_is_number(value) for value in self.values)
+        return not self.structural and all(is_number(value) for value in self.values)
 
     def from_unit(self, u: Any) -> list[Any]:
         n = len(self.values)
         return [self.values[min(int(x * n), n - 1)] for x in _unit(u)]
+
+    def to_unit(self, values: Any) -> list[float]:
+        return [(self._index(value) + 0.5) / len(self.values) for value in values]
+
+    def _index(self, value: Any) -> int:
+        texts = [canonical_json(own) for own in self.values]
+        if canonical_json(value) not in texts:
+            raise ValueError(f"{value!r} is not among the choices {list(self.values)}")
+        return texts.index(canonical_json(value))
 
     def grid(self, n: int | None = None) -> list[Any]:
         """All values, whatever n."""
@@ -174,7 +206,7 @@ class Fixed:
     """One value for all trials; it takes no part in the sampling.
 
     Raises:
-      TypeError: neither a number, a string, a bool nor None.
+      TypeError: neither a number, a string, a bool, None nor a list of these.
       ValueError: a number that is not finite.
 
     >>> fixed(1e-8).from_unit([0.2, 0.7])
@@ -184,14 +216,22 @@ class Fixed:
     value: Any
 
     def __post_init__(self):
-        _check_value("fixed", self.value)
+        check_value("fixed", self.value)
+        if isinstance(self.value, list):
+            object.__setattr__(self, "value", tuple(self.value))
 
     @property
     def dynamic(self) -> bool:
-        return _is_number(self.value)
+        return is_number(self.value)
 
     def from_unit(self, u: Any) -> list[Any]:
         return [self.value] * len(_unit(u))
+
+    def to_unit(self, values: Any) -> list[float]:
+        for value in values:
+            if canonical_json(value) != canonical_json(self.value):
+                raise ValueError(f"{value!r} is not the fixed value {self.value!r}")
+        return [0.5] * len(values)
 
     def grid(self, n: int | None = None) -> list[Any]:
         """The one value, whatever n."""
@@ -219,6 +259,11 @@ class OneMinus:
     def from_unit(self, u: Any) -> list[float]:
         return [1.0 - x for x in self.inner.from_unit(u)]
 
+    def to_unit(self, values: Any) -> list[float]:
+        low, high = self.inner.low, self.inner.high
+        values = check_inside(self, values, 1.0 - high, 1.0 - low)
+        return self.inner.to_unit(np.clip(1.0 - values, low, high))  # 1 - (1 - low) can lie a rounding below low
+
     def grid(self, n: int) -> list[float]:
         return [1.0 - x for x in self.inner.grid(n)]
 
@@ -227,6 +272,16 @@ Dimension = Linear | Log | Integer | Choice | Fixed | OneMinus
 
 linear, log, integer, choice, fixed, one_minus = Linear, Log, Integer, Choice, Fixed, OneMinus
 KINDS = {"linear": linear, "log": log, "integer": integer, "choice": choice, "fixed": fixed, "one_minus": one_minus}
+
+
+def is_single(dimension: Dimension) -> bool:
+    """Whether there is one value only.
+
+    >>> is_single(fixed(0.1)), is_single(linear(2, 2)), is_single(choice(['a', 'b']))
+    (True, True, False)
+    """
+    first, last = dimension.from_unit([0.0, 1.0])
+    return canonical_json(first) == canonical_json(last)
 
 
 def _fractions(n: int) -> np.ndarray:
@@ -248,32 +303,6 @@ def _with_exact_ends(bounds: Linear | Log, u: np.ndarray, values: np.ndarray) ->
     return np.select([u == 0, u == 1], [float(bounds.low), float(bounds.high)], values).tolist()
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_value(kind: str, value: Any) -> None:
-    if value is not None and not isinstance(value, str | bool | int | float):
-        raise TypeError(f"{kind} takes numbers, strings, bools and None, got {type(value).__name__}: {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{kind} takes finite numbers, got {value}; None switches a hyperparameter off")
-
-
-def _check_bounds(kind: str, low: Any, high: Any, kinds: tuple[type, ...] = (int, float)) -> None:
-    for name, bound in (("low", low), ("high", high)):
-        if not isinstance(bound, kinds) or isinstance(bound, bool):
-            noun = "a whole number" if kinds == (int,) else "a number"
-            raise TypeError(f"`{name}` of {kind} must be {noun}, got {type(bound).__name__}: {bound!r}")
-        if not math.isfinite(bound):
-            raise ValueError(f"`{name}` of {kind} must be finite, got {bound}")
-    if high < low:
-        raise ValueError(f"{kind}({low}, {high}): high is less than low; exchange them")
-    if not math.isfinite(high - low):
-        raise ValueError(f"{kind}({low}, {high}): the difference of the bounds overflows; choose closer ones")
-
-
-def _check_positive(kind: str, low: float, remedy: str) -> None:
-    if low <= 0:
-        raise ValueError(
-            f"`low` of {kind} must be positive, got {low}: zero has no logarithm; raise it, or use {remedy}"
-        )
+def _fraction(values: np.ndarray, low: float, high: float) -> list[float]:
+    """How far from low to high the values lie; half way if there is no way."""
+    return np.clip((values - low) / (high - low), 0.0, 1.0).tolist() if high > low else [0.5] * len(values)

@@ -4,8 +4,10 @@
 
     unfinished/plan.json      what is swept; another plan is refused
     unfinished/0003.npz       a chunk of lanes that is done: what its segments reported
+    unfinished/0003.state.npz the state that it left, while its cohort needs it
     unfinished/running.npz    the chunk at work: what its segments reported, and the state of its lanes
-    events.jsonl              begun, resumed, chunk, interrupted, done: one line each, with the time
+    unfinished/layouts.json   how the lanes of each bucket run
+    events.jsonl              begun, resumed, chunk, halt, interrupted, done: one line each, with the time
 
 The folder ``unfinished`` is removed when the results are written.  A lock that ends with the process keeps a second
 one away.
@@ -18,7 +20,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,35 +51,61 @@ class Journal:
         with open(self.folder / EVENTS, "a", encoding="utf-8") as file:
             file.write(json.dumps({"time": now, "event": kind, **facts}) + "\n")
 
-    def finished(self, chunk: int) -> list[SegmentResult] | None:
-        """What the segments of a chunk reported, if it is done."""
-        path = self._chunk(chunk)
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
+    def has_finished(self, chunk: int) -> bool:
+        """Whether a chunk is done."""
+        return self._chunk(chunk).exists()
+
+    def finished(self, chunk: int) -> list[SegmentResult]:
+        """What the segments of a chunk reported that is done."""
+        with np.load(self._chunk(chunk), allow_pickle=False) as arrays:
             return _results_from(arrays)
 
-    def keep_chunk(self, chunk: int, results: Sequence[SegmentResult]) -> None:
-        """Writes down a chunk that is done."""
+    def keep_chunk(self, chunk: int, results: Sequence[SegmentResult], state: LaneState | None = None) -> None:
+        """Writes down a chunk that is done, and the state in which its lanes go on."""
+        if state is not None:
+            arrays = state_arrays(state)
+            write_atomically(self._state(chunk), lambda file: np.savez(file, **arrays))
         write_atomically(self._chunk(chunk), lambda file: np.savez(file, **_arrays_of(results)))
         (self._parts / "running.npz").unlink(missing_ok=True)
         self.event("chunk", chunk=chunk)
+
+    def state(self, chunk: int, like: Any) -> LaneState:
+        """The state that a chunk left."""
+        with np.load(self._state(chunk), allow_pickle=False) as arrays:
+            return state_from(arrays, like)
+
+    def forget_states(self) -> None:
+        """Removes the states of a cohort that is done."""
+        for path in self._parts.glob("*.state.npz"):
+            path.unlink()
+
+    def layout(self, bucket: str) -> dict[str, Any] | None:
+        """How the lanes of a bucket run, if that was decided before."""
+        return self._layouts().get(bucket)
+
+    def keep_layout(self, bucket: str, layout: Mapping[str, Any]) -> None:
+        """Writes down how the lanes of a bucket run: decided anew, they might round otherwise."""
+        layouts = self._layouts() | {bucket: dict(layout)}
+        write_atomically(self._parts / "layouts.json", lambda file: file.write(json.dumps(layouts).encode()))
+
+    def _layouts(self) -> dict[str, Any]:
+        path = self._parts / "layouts.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def keep_running(self, chunk: int, results: Sequence[SegmentResult], state: LaneState, *, now: bool) -> None:
         """Writes down where a chunk is, if the last time is long enough ago or it must be ``now``."""
         if not now and time.monotonic() - self._written < self._every_seconds:
             return
-        arrays = {**_arrays_of(results), "chunk": np.asarray(chunk)}
-        arrays |= {f"state.{index}": raw for index, raw in enumerate(_bytes_of(state))}
+        arrays = {**_arrays_of(results), **state_arrays(state), "chunk": np.asarray(chunk)}
         write_atomically(self._parts / "running.npz", lambda file: np.savez(file, **arrays))
         self._written = time.monotonic()
 
-    def running(self, chunk: int, like: Any) -> tuple[list[SegmentResult], LaneState] | None:
+    def running(self, chunk: int, like: Callable[[], Any]) -> tuple[list[SegmentResult], LaneState] | None:
         """Where a chunk was, if it is the one at work.
 
         Args:
           chunk: its number.
-          like: shapes and dtypes of the state of its lanes.
+          like: gives shapes and dtypes of the state of its lanes.
         """
         path = self._parts / "running.npz"
         if not path.exists():
@@ -85,9 +113,7 @@ class Journal:
         with np.load(path, allow_pickle=False) as arrays:
             if int(arrays["chunk"]) != chunk:
                 return None
-            leaves, treedef = jax.tree.flatten(like)
-            raw = [arrays[f"state.{index}"] for index in range(len(leaves))]
-            return _results_from(arrays), treedef.unflatten(map(_from_bytes, raw, leaves))
+            return _results_from(arrays), state_from(arrays, like())
 
     def close(self, *, done: bool) -> None:
         """Releases the folder; what it holds of an unfinished sweep goes when the results are there."""
@@ -99,6 +125,9 @@ class Journal:
 
     def _chunk(self, number: int) -> Path:
         return self._parts / f"{number:04d}.npz"
+
+    def _state(self, number: int) -> Path:
+        return self._parts / f"{number:04d}.state.npz"
 
 
 def open_journal(
@@ -204,15 +233,23 @@ def _results_from(arrays: Any) -> list[SegmentResult]:
         prefix = f"{index}."
         own = {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
         metrics = {name.removeprefix("metric."): own.pop(name) for name in list(own) if name.startswith("metric.")}
+        own |= {name: float(own[name]) for name in ("seconds", "compile_seconds")}
         own["steps_done"] = int(own["steps_done"])
         results.append(SegmentResult(metrics=metrics, **own))
     return results
 
 
-def _bytes_of(state: Any) -> list[np.ndarray]:
+def state_arrays(state: Any) -> dict[str, np.ndarray]:
     """The leaves as bytes: NumPy's files know neither bfloat16 nor keys."""
     data = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(state)]
-    return [np.frombuffer(np.asarray(leaf).tobytes(), np.uint8) for leaf in data]
+    raw = [np.frombuffer(np.asarray(leaf).tobytes(), np.uint8) for leaf in data]
+    return {f"state.{index}": leaf for index, leaf in enumerate(raw)}
+
+
+def state_from(arrays: Any, like: Any) -> Any:
+    leaves, treedef = jax.tree.flatten(like)
+    raw = [arrays[f"state.{index}"] for index in range(len(leaves))]
+    return treedef.unflatten(map(_from_bytes, raw, leaves))
 
 
 def _from_bytes(raw: np.ndarray, like: Any) -> jax.Array:

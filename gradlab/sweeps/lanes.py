@@ -3,6 +3,10 @@
 The configurations of one seed share its initialisation, its minibatches and its noise, so that they are compared in
 pairs and the first layer sees one batch.  The step counter is the only thing that no lane owns: branches on it stay
 branches.  The host comes back between segments.
+
+Where lanes side by side are slower than one after another (convolutions on a CPU), ``at_once`` runs groups of
+configurations in turn, each through the whole segment.  Where there are several devices the configurations are spread
+over them; nothing is communicated.
 """
 
 import functools
@@ -13,7 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from gradlab.sweeps.clock import Stopwatch
 from gradlab.tasks.task import Task
 from gradlab.training.batches import Feed, draw, make_feed
 from gradlab.training.segment import DATA, INIT, NOISE
@@ -64,6 +71,8 @@ class SegmentResult(NamedTuple):
     metrics: dict[str, np.ndarray]  # name -> (configurations, seeds)
     ended_at: np.ndarray  # (configurations, seeds) int32, -1 while running
     status: np.ndarray  # (configurations, seeds) int32
+    seconds: float = 0.0
+    compile_seconds: float = 0.0  # of these
 
 
 def run_lanes(task: Task, lanes: Lanes, seeds: Sequence[int], plan: Plan) -> Iterator[SegmentResult]:
@@ -76,25 +85,52 @@ def run_lanes(task: Task, lanes: Lanes, seeds: Sequence[int], plan: Plan) -> Ite
 
 
 def lane_segments(
-    task: Task, lanes: Lanes, seeds: Sequence[int], plan: Plan, after: tuple[int, LaneState] | None = None
+    task: Task,
+    lanes: Lanes,
+    seeds: Sequence[int],
+    plan: Plan,
+    after: tuple[int, LaneState] | None = None,
+    *,
+    last: int | None = None,
+    at_once: int | None = None,
 ) -> Iterator[tuple[SegmentResult, LaneState]]:
     """The same with the state after each segment, which the next one destroys; from the start or from a state.
 
     Args:
       task, lanes, seeds, plan: what runs.
       after: steps done and the state then; what comes later is yielded.
+      last: stop after so many steps, the end of a segment; by default all.
+      at_once: configurations side by side on a device, a divisor of their number there; by default all.
     """
     keys = _keys(np.asarray(seeds, dtype=np.uint32))
+    task, lanes, keys, spread, devices = _over_devices(task, lanes, keys)
     data = task.valid if task.valid is not None else task.train
+    clock = Stopwatch()
     if after is None:
-        done, state = 0, _first_state(task, lanes, seeds)
-        yield _result(0, None, _evaluate(task, lanes, state, data), state), state
+        done, state = 0, spread(_first_state(task, lanes, seeds))
+        yield _result(0, None, _evaluate(task, lanes, state, data), state, clock), state
     else:
-        done, state = after
+        done, state = after[0], spread(after[1])
     for first, length in plan.segments():
-        if first >= done:
-            state, loss = run_segment(task, lanes, state, keys, np.int32(first), length, plan)
-            yield _result(first + length, loss, _evaluate(task, lanes, state, data), state), state
+        if done <= first < (plan.steps if last is None else last):
+            clock = Stopwatch()
+            state, loss = run_segment(task, lanes, state, keys, np.int32(first), length, plan, at_once, devices)
+            yield _result(first + length, loss, _evaluate(task, lanes, state, data), state, clock), state
+
+
+def _over_devices(task: Task, lanes: Lanes, keys: jax.Array) -> tuple[Task, Lanes, jax.Array, Callable, int]:
+    """The arguments where they belong, a function that puts a state there, and the number of devices that share them.
+
+    With one device, or a number of configurations that the devices do not divide, everything stays where it is.
+    """
+    devices = jax.local_devices()
+    if len(devices) == 1 or lanes.count % len(devices):
+        return task, lanes, keys, lambda state: state, 1
+    mesh = Mesh(np.asarray(devices), ("lane",))
+    everywhere, first, second = (NamedSharding(mesh, P(*axes)) for axes in ((), ("lane",), (None, "lane")))
+    spread = lambda state: LaneState(jax.device_put(state.runs, second), jax.device_put(state.feeds, everywhere))
+    task, keys = jax.device_put((task, keys), everywhere)
+    return task, jax.device_put(lanes, first), keys, spread, len(devices)
 
 
 def state_shapes(task: Task, lanes: Lanes, seeds: Sequence[int]) -> LaneState:
@@ -110,12 +146,15 @@ def _first_state(task: Task, lanes: Lanes, seeds: Sequence[int]) -> LaneState:
 _keys = jax.jit(jax.vmap(jax.random.key))
 
 
-def _result(done: int, loss: jax.Array | None, metrics: dict[str, jax.Array], state: LaneState) -> SegmentResult:
+def _result(
+    done: int, loss: jax.Array | None, metrics: dict[str, jax.Array], state: LaneState, clock: Stopwatch
+) -> SegmentResult:
     status, ended_at = state.runs.status, state.runs.ended_at
     metrics, status, ended_at = jax.device_get((metrics, status, ended_at))
     loss = np.zeros((*status.shape, 0), np.float32) if loss is None else np.moveaxis(np.asarray(loss), 0, -1)
     swap = lambda x: np.swapaxes(x, 0, 1)
-    return SegmentResult(done, swap(loss), {k: swap(v) for k, v in metrics.items()}, swap(ended_at), swap(status))
+    metrics = {name: swap(values) for name, values in metrics.items()}
+    return SegmentResult(done, swap(loss), metrics, swap(ended_at), swap(status), *clock.read())
 
 
 def _over_lanes(function: Callable, lanes: Lanes, task: Task) -> Callable:
@@ -153,8 +192,49 @@ def _evaluate(task: Task, lanes: Lanes, state: LaneState, data: Any) -> dict[str
     return _over_lanes(measure, lanes, task)(state.runs, ())
 
 
-@functools.partial(jax.jit, static_argnames=("length", "plan"), donate_argnames="state")
-def run_segment(task: Task, lanes: Lanes, state: LaneState, keys: jax.Array, first: jax.Array, length: int, plan: Plan):
+@functools.partial(jax.jit, static_argnames=("length", "plan", "at_once", "devices"), donate_argnames="state")
+def run_segment(
+    task: Task,
+    lanes: Lanes,
+    state: LaneState,
+    keys: jax.Array,
+    first: jax.Array,
+    length: int,
+    plan: Plan,
+    at_once: int | None = None,
+    devices: int = 1,
+) -> tuple[LaneState, jax.Array]:
+    """A segment of all lanes; the losses are (length, seeds, configurations).  Each device has ``at_once`` in turn."""
+    if at_once is None or at_once * devices == lanes.count:
+        return _side_by_side(task, lanes, state, keys, first, length, plan)
+
+    def group(_, item):
+        new, loss = _side_by_side(task, item[0], LaneState(item[1], state.feeds), keys, first, length, plan)
+        return new.feeds, (new.runs, loss)
+
+    split = lambda x, axis: _in_groups(x, axis, at_once, devices)
+    runs = jax.tree.map(lambda x: split(x, 1), state.runs)
+    feeds, (runs, loss) = jax.lax.scan(group, state.feeds, (jax.tree.map(lambda x: split(x, 0), lanes), runs))
+    join = lambda x, axis: _out_of_groups(x, axis, at_once, devices)
+    return LaneState(jax.tree.map(lambda x: join(x, 1), runs), feeds), join(loss, 2)
+
+
+def _in_groups(x: jax.Array, axis: int, size: int, devices: int) -> jax.Array:
+    """(..., lanes, ...) to (groups, ..., devices * size, ...): each device has its share of every group."""
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    x = x.reshape(*before, devices, -1, size, *after)
+    return jnp.moveaxis(x, axis + 1, 0).reshape(-1, *before, devices * size, *after)
+
+
+def _out_of_groups(x: jax.Array, axis: int, size: int, devices: int) -> jax.Array:
+    before, after = x.shape[1 : axis + 1], x.shape[axis + 2 :]
+    x = x.reshape(-1, *before, devices, size, *after)
+    return jnp.moveaxis(x, 0, axis + 1).reshape(*before, -1, *after)
+
+
+def _side_by_side(
+    task: Task, lanes: Lanes, state: LaneState, keys: jax.Array, first: jax.Array, length: int, plan: Plan
+) -> tuple[LaneState, jax.Array]:
     advance = functools.partial(train_step, accumulate=plan.accumulate)
     take = lambda feed, step: draw(feed, task.train, step, batch_size=plan.batch_size, sampling=plan.sampling)
 

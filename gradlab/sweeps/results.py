@@ -21,6 +21,7 @@ import numpy as np
 from gradlab.core.check import one_of
 from gradlab.sweeps.files import write_atomically
 from gradlab.sweeps.provenance import provenance
+from gradlab.sweeps.search import COMPLETED, STOPPED
 from gradlab.sweeps.space import Space
 from gradlab.sweeps.table import final_of, make_table, mode_of, storable, value_column
 from gradlab.sweeps.trial import Trial
@@ -50,9 +51,13 @@ class SweepResult:
     diverged_at: np.ndarray  # (trials, seeds), -1 for never
 
     # how it ran
+    outcome: np.ndarray  # (trials,) str: completed; stopped because others were better; ended because it had settled
+    steps_done: np.ndarray  # (trials,)
     bucket: np.ndarray  # (trials,), the compiled program of each trial
+    methods: list[str]  # (buckets,), how its lanes ran: vmap, map or loop
     compile_seconds: np.ndarray  # (buckets,)
-    run_seconds: np.ndarray  # (buckets,)
+    run_seconds: np.ndarray  # (trials,), of all its seeds together
+    lineage: list[dict[str, Any]]  # of a population: step, uid, parent and values of each trial that took over another
     facts: dict[str, Any]  # versions, platform, date, and what the caller added
 
     @classmethod
@@ -71,6 +76,10 @@ class SweepResult:
         bucket: Any,
         compile_seconds: Sequence[float],
         run_seconds: Sequence[float],
+        outcome: Any = None,
+        steps_done: Any = None,
+        methods: Sequence[str] | None = None,
+        lineage: Sequence[dict[str, Any]] = (),
         facts: Mapping[str, Any] | None = None,
     ) -> "SweepResult":
         """The result of a sweep from the arrays of its lanes.
@@ -87,7 +96,11 @@ class SweepResult:
           diverged_at: (T, S), the step of the first loss that is not finite; -1 for never.
           bucket: (T,), index of the compiled program of each trial.
           compile_seconds: for each bucket.
-          run_seconds: for each bucket, compiling left out.
+          run_seconds: for each trial, all seeds together, compiling left out.
+          outcome: (T,), what became of each trial; by default all are ``'completed'``.
+          steps_done: (T,); by default ``steps``.
+          methods: how the lanes of each bucket ran; by default ``'vmap'``.
+          lineage: which trials of a population took over which others.
           facts: what else to write down (JSON data: the task's name, the devices).
 
         Raises:
@@ -98,7 +111,7 @@ class SweepResult:
         >>> result = SweepResult.from_lanes(
         ...     space, trials, seeds=[0], steps=2, loss=np.ones((3, 1, 2)), loss_step=[0, 1],
         ...     metrics={'valid_loss': [[[0.3]], [[0.2]], [[0.1]]]}, eval_step=[2], diverged_at=[[-1], [-1], [1]],
-        ...     bucket=[0, 0, 0], compile_seconds=[1.0], run_seconds=[1.0])
+        ...     bucket=[0, 0, 0], compile_seconds=[1.0], run_seconds=[1.0] * 3)
         >>> result.table['status'].tolist(), result.best()['learning_rate'].tolist()
         (['completed', 'completed', 'diverged'], [0.1])
         """
@@ -115,6 +128,10 @@ class SweepResult:
             bucket=np.asarray(bucket),
             compile_seconds=np.asarray(compile_seconds, np.float64),
             run_seconds=np.asarray(run_seconds, np.float64),
+            outcome=np.full(len(trials), COMPLETED) if outcome is None else np.asarray(outcome),
+            steps_done=np.full(len(trials), steps) if steps_done is None else np.asarray(steps_done),
+            methods=["vmap"] * len(compile_seconds) if methods is None else list(methods),
+            lineage=list(lineage),
             facts=provenance() | dict(facts or {}),
         )
         _check_result(result)
@@ -123,16 +140,7 @@ class SweepResult:
     @functools.cached_property
     def table(self) -> "pandas.DataFrame":
         """One row for each trial and seed; `gradlab.sweeps.table` says what the columns are."""
-        return make_table(
-            self.space,
-            self.trials,
-            self.seeds,
-            curves=self._curves,
-            main=self.main_metric,
-            diverged_at=self.diverged_at,
-            steps=self.steps,
-            bucket=self.bucket,
-        )
+        return make_table(self, self._curves)
 
     @property
     def main_metric(self) -> str:
@@ -149,6 +157,11 @@ class SweepResult:
         one_of("metric", metric, self._curves)
         return self._curves[metric]
 
+    def final(self, metric: str) -> np.ndarray:
+        """(trials, seeds) the last value of a metric, or of ``'loss'``; NaN where the run diverged."""
+        done = self.steps_done - (metric == LOSS)  # a loss is that before its step, a metric that after so many steps
+        return final_of(*self.curve(metric), self.diverged_at, done)
+
     def values(self, name: str) -> list[Any]:
         """What each trial gives to a hyperparameter."""
         one_of("hyperparameter", name, self.space)
@@ -162,15 +175,15 @@ class SweepResult:
         return {"loss_step": self.loss_step, "eval_step": self.eval_step, **own}
 
     def summary(self, metric: str | None = None) -> "pandas.DataFrame":
-        """One row for each trial: uid, hyperparameters, and over its seeds the final values' mean, std, n, diverged.
+        """One row for each trial: uid, hyperparameters, the final values' mean, std, n, diverged over seeds, outcome.
 
-        ``mean`` and ``std`` (with n - 1; NaN for one seed) are over the n runs that ended with a finite value;
-        ``diverged`` counts the others.
+        ``mean`` and ``std`` (with n - 1; NaN for one seed) are over the n runs that ended with a finite value, where
+        they ended; ``diverged`` counts the others.
         """
         import pandas
 
         metric = metric or self.main_metric
-        final = final_of(self.curve(metric)[1], self.diverged_at)
+        final = self.final(metric)
         finite = np.isfinite(final)
         n = finite.sum(1)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -179,10 +192,13 @@ class SweepResult:
         std = np.sqrt(np.where(n > 1, variance, np.nan))
         values = {name: value_column(self.space, name, self.trials) for name in self.space}
         uid = [trial.uid for trial in self.trials]
-        return pandas.DataFrame({"uid": uid, **values, "mean": mean, "std": std, "n": n, "diverged": (~finite).sum(1)})
+        spread = {"mean": mean, "std": std, "n": n, "diverged": (~finite).sum(1)}
+        return pandas.DataFrame({"uid": uid, **values, **spread, "outcome": self.outcome})
 
     def best(self, metric: str | None = None, mode: str | None = None, k: int = 1) -> "pandas.DataFrame":
-        """The k best rows of `summary`, best first; a trial of which any seed diverged is not among them.
+        """The k best rows of `summary`, best first.
+
+        A trial of which any seed diverged is not among them, nor one that was stopped because others were better.
 
         Args:
           metric: by default the main one.
@@ -196,7 +212,7 @@ class SweepResult:
         mode = mode or mode_of(metric)
         one_of("mode", mode, ("min", "max"))
         summary = self.summary(metric)
-        completed = summary[summary["diverged"] == 0]
+        completed = summary[(summary["diverged"] == 0) & (summary["outcome"] != STOPPED)]
         if completed.empty:
             raise ValueError(
                 f"no trial is best: each of the {len(self.trials)} has a run that diverged or ended with a "
@@ -225,14 +241,17 @@ class SweepResult:
     def _resolved(self) -> dict[str, Any]:
         first = np.unique(self.bucket, return_index=True)[1]
         structures = [{name: self.trials[i].values[name] for name in self.space.structural} for i in first]
-        seconds = zip(structures, self.compile_seconds.tolist(), self.run_seconds.tolist(), strict=True)
-        buckets = [{"structure": s, "compile_seconds": c, "run_seconds": r} for s, c, r in seconds]
+        seconds = np.bincount(self.bucket, self.run_seconds).tolist()
+        each = zip(structures, self.methods, self.compile_seconds.tolist(), seconds, strict=True)
+        names = ("structure", "lane_method", "compile_seconds", "run_seconds")
+        buckets = [dict(zip(names, values, strict=True)) for values in each]
         return {
             "space": self.space.spec(),
             "seeds": self.seeds,
             "steps": self.steps,
             "buckets": buckets,
             "facts": self.facts,
+            "lineage": self.lineage,
             "trials": [dataclasses.asdict(trial) for trial in self.trials],
         }
 
@@ -251,16 +270,33 @@ class SweepResult:
             metrics = {name.removeprefix(METRIC): arrays[name] for name in arrays if name.startswith(METRIC)}
             return cls(
                 space=Space(resolved["space"]),
-                trials=tuple(Trial(**trial) for trial in resolved["trials"]),
+                trials=tuple(Trial(trial["uid"], _with_tuples(trial["values"])) for trial in resolved["trials"]),
                 seeds=tuple(resolved["seeds"]),
                 steps=resolved["steps"],
                 metrics=metrics,
+                methods=[bucket["lane_method"] for bucket in resolved["buckets"]],
+                lineage=resolved["lineage"],
                 facts=resolved["facts"],
                 **{field: arrays[field] for field in _ARRAYS},
             )
 
 
-_ARRAYS = ("loss", "loss_step", "eval_step", "diverged_at", "bucket", "compile_seconds", "run_seconds")
+_ARRAYS = (
+    "loss",
+    "loss_step",
+    "eval_step",
+    "diverged_at",
+    "outcome",
+    "steps_done",
+    "bucket",
+    "compile_seconds",
+    "run_seconds",
+)
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists where a trial has tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _check_result(result: SweepResult) -> None:
@@ -275,9 +311,11 @@ def _check_result(result: SweepResult) -> None:
     shapes = {
         "loss": (trials, seeds, len(result.loss_step)),
         "diverged_at": (trials, seeds),
+        "outcome": (trials,),
+        "steps_done": (trials,),
         "bucket": (trials,),
         "compile_seconds": (buckets,),
-        "run_seconds": (buckets,),
+        "run_seconds": (trials,),
     }
     arrays = {name: getattr(result, name) for name in shapes} | result.metrics
     shapes |= dict.fromkeys(result.metrics, (trials, seeds, len(result.eval_step)))

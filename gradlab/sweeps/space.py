@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlab.core.check import suggestion
-from gradlab.sweeps.dimensions import KINDS, Choice, Dimension, Fixed, Integer, OneMinus, choice, fixed
+from gradlab.sweeps.dimensions import KINDS, Choice, Dimension, Fixed, OneMinus, choice, fixed
 from gradlab.sweeps.trial import Trial, canonical_json
 
 RESERVED = (
@@ -130,6 +130,7 @@ def dimension_from(spec: Any) -> Dimension:
         [32, 64], {choice: [32, 64]}           choice
         {linear: [0, 0.1]}                     linear, and in the same way log, integer
         {integer: [16, 256], log: true}        options stand beside the kind
+        {choice: [32, 64], structural: true}   each value a program of its own
         {one_minus: {log: [1e-4, 1e-1]}}       1 - x
 
     Raises:
@@ -151,7 +152,7 @@ def dimension_from(spec: Any) -> Dimension:
         problem = f"names the kinds {kinds}; one dimension has one" if kinds else "names no kind of dimension"
         raise ValueError(f"{dict(spec)!r} {problem}{suggestion(next(iter(spec), ''), KINDS)}")
     options = {key: value for key, value in spec.items() if key != kind}
-    allowed = ("log", "structural") if kind == "integer" else ()
+    allowed = _OPTIONS.get(kind, ())
     for key, value in options.items():
         if key not in allowed:
             raise ValueError(f"{kind} has no option {key!r}" + (suggestion(key, allowed) if allowed else ""))
@@ -162,7 +163,7 @@ def dimension_from(spec: Any) -> Dimension:
 
 def _build(kind: str, argument: Any, options: dict[str, bool]) -> Dimension:
     if kind in ("choice", "fixed"):
-        return KINDS[kind](argument)
+        return KINDS[kind](argument, **options)
     if kind == "one_minus":
         return KINDS[kind](dimension_from(argument))
     if isinstance(argument, str) or not isinstance(argument, Sequence) or len(argument) != 2:
@@ -177,14 +178,24 @@ def spec_of(dimension: Dimension) -> dict[str, Any]:
     {'integer': [1, 8], 'structural': True}
     """
     if isinstance(dimension, Choice):
-        return {"choice": list(dimension.values)}
+        return {"choice": [_listed(value) for value in dimension.values]} | _options_of(dimension, "choice")
     if isinstance(dimension, Fixed):
-        return {"fixed": dimension.value}
+        return {"fixed": _listed(dimension.value)}
     if isinstance(dimension, OneMinus):
         return {"one_minus": spec_of(dimension.inner)}
     kind = next(kind for kind, built in KINDS.items() if type(dimension) is built)
-    options = ("log", "structural") if isinstance(dimension, Integer) else ()
-    return {kind: [dimension.low, dimension.high]} | {key: True for key in options if getattr(dimension, key)}
+    return {kind: [dimension.low, dimension.high]} | _options_of(dimension, kind)
+
+
+_OPTIONS = {"integer": ("log", "structural"), "choice": ("structural",)}  # of the kinds of dimensions
+
+
+def _options_of(dimension: Dimension, kind: str) -> dict[str, bool]:
+    return {key: True for key in _OPTIONS.get(kind, ()) if getattr(dimension, key)}
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _named_dimension(name: str, spec: Any) -> Dimension:

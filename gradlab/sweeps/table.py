@@ -4,13 +4,16 @@
 
     uid, seed            which trial, which seed
     <hyperparameters>    by dotted name
-    status               completed or diverged
+    status               completed; diverged; stopped, for others were better; ended, for it had settled
     steps                steps done with finite loss
     <curve>_final        the last value; NaN if the run diverged
     <curve>_best         the best finite value, up to the divergence
     best_step            where the main curve is best; -1 if nowhere
     diverged_at          step of the first loss that is not finite; -1 if never
     bucket, lane         which program, and which lane of it: trials in order, the seeds of a trial side by side
+    lane_method          vmap, map or loop
+    compile_seconds      of the bucket
+    run_seconds          of the run: its share of what its lanes took together
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradlab.sweeps.search import DIVERGED
 from gradlab.sweeps.space import Space
 from gradlab.sweeps.trial import Trial, canonical_json
 
 if TYPE_CHECKING:
     import pandas
+
+    from gradlab.sweeps.results import SweepResult
 
 MAXIMISED = ("accuracy", "r2")
 
@@ -60,55 +66,52 @@ def best_of(values: np.ndarray, step: np.ndarray, diverged_at: np.ndarray, mode:
     return np.where(found, best, np.nan), np.where(found, step[index], -1)
 
 
-def final_of(values: np.ndarray, diverged_at: np.ndarray) -> np.ndarray:
-    """Last value of each run, NaN where it diverged: a lane stops at its last finite weights, which look healthy."""
-    if not values.shape[-1]:
+def final_of(step: np.ndarray, values: np.ndarray, diverged_at: np.ndarray, steps_done: np.ndarray) -> np.ndarray:
+    """Last value of each run, NaN where it diverged: a lane stops at its last finite weights, which look healthy.
+
+    Args:
+      step: (points,), when each value was taken.
+      values: (trials, seeds, points).
+      diverged_at: (trials, seeds), -1 for never.
+      steps_done: (trials,), after which there is no value.
+    """
+    if not len(step):
         return np.full(diverged_at.shape, np.nan)
-    return np.where(diverged_at < 0, values[..., -1].astype(np.float64), np.nan)
+    last = np.searchsorted(step, steps_done, side="right") - 1
+    final = values[np.arange(len(values)), :, last]
+    return np.where(diverged_at < 0, final.astype(np.float64), np.nan)
 
 
-def make_table(
-    space: Space,
-    trials: Sequence[Trial],
-    seeds: Sequence[int],
-    *,
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    main: str,
-    diverged_at: np.ndarray,
-    steps: int,
-    bucket: np.ndarray,
-) -> "pandas.DataFrame":
+def make_table(result: "SweepResult", curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> "pandas.DataFrame":
     """The table, trials in order and seeds within.
 
     Args:
-      space: gives the columns of hyperparameters.
-      trials: their uids and values.
-      seeds: of each trial.
+      result: a sweep.
       curves: name -> (steps (points,), values (trials, seeds, points)).
-      main: the curve that ``best_step`` belongs to.
-      diverged_at: (trials, seeds), -1 for never.
-      steps: that a run was to take.
-      bucket: (trials,).
     """
     import pandas
 
-    width = len(seeds)
-    columns: dict[str, Any] = {"uid": np.repeat([trial.uid for trial in trials], width)}
-    columns["seed"] = np.tile(np.asarray(seeds), len(trials))
-    columns |= {name: value_column(space, name, trials, width) for name in space}
-    columns["status"] = np.where(diverged_at < 0, "completed", "diverged").ravel()
-    columns["steps"] = np.where(diverged_at < 0, steps, diverged_at).ravel()
+    width, diverged_at, trials = len(result.seeds), result.diverged_at, result.trials
+    each = lambda of_trial: np.repeat(np.asarray(of_trial), width)
+    columns: dict[str, Any] = {"uid": each([trial.uid for trial in trials])}
+    columns["seed"] = np.tile(np.asarray(result.seeds), len(trials))
+    columns |= {name: value_column(result.space, name, trials, width) for name in result.space}
+    columns["status"] = np.where(diverged_at.ravel() < 0, each(result.outcome), DIVERGED)
+    columns["steps"] = np.where(diverged_at.ravel() < 0, each(result.steps_done), diverged_at.ravel())
     for name, (step, values) in curves.items():
         best, best_step = best_of(values, step, diverged_at, mode_of(name))
-        columns[f"{name}_final"] = final_of(values, diverged_at).ravel()
+        columns[f"{name}_final"] = result.final(name).ravel()
         columns[f"{name}_best"] = best.ravel()
-        if name == main:
+        if name == result.main_metric:
             main_step = best_step.ravel()
     columns["best_step"] = main_step
     columns["diverged_at"] = diverged_at.ravel()
-    columns["bucket"] = np.repeat(bucket, width)
+    columns["bucket"] = each(result.bucket)
     table = pandas.DataFrame(columns)
     table["lane"] = table.groupby("bucket").cumcount()
+    table["lane_method"] = np.asarray(result.methods)[columns["bucket"]]
+    table["compile_seconds"] = result.compile_seconds[columns["bucket"]]
+    table["run_seconds"] = each(result.run_seconds / width)
     return table
 
 

@@ -40,7 +40,7 @@ def test_a_sweep_leaves_its_result_and_pictures(folder, gradlab_command):
     np.testing.assert_allclose(loaded.loss, expected.loss, rtol=1e-12)
     assert loaded.values("optimizer.learning_rate") == expected.values("learning_rate")
     assert loaded.seeds == (0, 1)
-    assert loaded.facts["chunk"] == 3
+    assert loaded.facts["limits"]["chunk"] == 3
 
 
 def test_the_table_shows_the_best_with_their_spread(folder, gradlab_command):

@@ -44,7 +44,7 @@ def test_progress_is_silent_when_quiet(capsys):
 def test_progress_shows_what_how_far_and_the_note(capsys):
     with Terminal().progress("a run", 10) as show:
         show(5, "loss 0.1")
-    assert capsys.readouterr().err.split() == ["a", "run", "50%", "loss", "0.1"]
+    assert capsys.readouterr().err.split() == ["a", "run", "━" * 10, "50%", "loss", "0.1"]
 
 
 def test_decompositions_have_one_thread_unless_told_otherwise():

@@ -186,7 +186,7 @@ def test_an_error_of_set_is_told_as_such(problems):
             "{before.1.max_norm: [1, 2]}",
             ".before.1.max_norm: the config has no number of this name; did you mean 'before.",
         ),
-        ("{task.dim: [2, 3]}", ".task.dim: the config has no number of this name; "),
+        ("{task.dimm: [2, 3]}", ".task.dimm: the config has no number of this name; "),
         (
             "{optimizer.learning_rate: {lgo: [1, 2]}}",
             ".optimizer.learning_rate: {'lgo': [1, 2]} names no kind of dimension; did you mean 'log'?",

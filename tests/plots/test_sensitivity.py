@@ -22,7 +22,7 @@ def swept(space, trials, losses, diverged=()):
         diverged_at=np.where(np.isin(np.arange(count), diverged), 3, -1)[:, None],
         bucket=np.zeros(count, int),
         compile_seconds=[0.0],
-        run_seconds=[0.0],
+        run_seconds=np.zeros(count),
     )
 
 

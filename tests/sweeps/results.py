@@ -57,7 +57,7 @@ def only_rates(rates, losses, diverged=(), seeds=(0,), **changes) -> SweepResult
         "diverged_at": np.where(np.isin(np.arange(count), diverged), 3, -1)[:, None].repeat(len(seeds), 1),
         "bucket": np.zeros(count, int),
         "compile_seconds": [0.0],
-        "run_seconds": [0.0],
+        "run_seconds": np.zeros(count),
     }
     trials = [Trial.of({"learning_rate": float(rate)}) for rate in rates]
     return SweepResult.from_lanes(space, trials, seeds, **arrays | changes)

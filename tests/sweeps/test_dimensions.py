@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradlab.sweeps.dimensions import choice, fixed, integer, linear, log, one_minus
+from gradlab.sweeps.dimensions import Choice, Integer, choice, fixed, integer, linear, log, one_minus
 
 units = st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=20)
 numbers = st.floats(-1e6, 1e6)
@@ -47,6 +47,45 @@ def test_grids_of_ranges_begin_and_end_at_the_bounds(a, b, n):
     for dimension in (linear(low, high), log(low, high)):
         grid = dimension.grid(n)
         assert (grid[0], grid[-1], len(grid)) == (low, high, n)
+
+
+bounds = st.tuples(positive, positive).map(sorted)
+ranges = bounds.flatmap(lambda ends: st.sampled_from([linear(*ends), log(*ends)]))
+near_one = st.tuples(st.floats(1e-6, 0.9), st.floats(1e-6, 0.9)).map(sorted).map(lambda ends: one_minus(log(*ends)))
+integers = st.tuples(st.integers(1, 10**9), st.integers(1, 10**9), st.booleans()).map(
+    lambda drawn: integer(min(drawn[:2]), max(drawn[:2]), log=drawn[2])
+)
+choices = st.lists(st.sampled_from([None, True, False, "a", "b", 1, 2.5, 64]), min_size=1, unique_by=repr).map(choice)
+
+
+@given(st.one_of(ranges, near_one, integers, choices), units)
+def test_to_unit_goes_back_to_where_the_same_values_come_from(dimension, u):
+    values = dimension.from_unit(u)
+    back = dimension.to_unit(values)
+    assert all(0 <= x <= 1 for x in back)
+    again = dimension.from_unit(back)
+    assert [type(value) for value in again] == [type(value) for value in values]
+    if isinstance(dimension, Choice | Integer):
+        assert again == values
+    else:
+        np.testing.assert_allclose(again, values, rtol=1e-9)
+
+
+@given(st.sampled_from([linear(-3, 5), log(1e-5, 10), one_minus(log(1e-4, 1e-1)), one_minus(linear(0, 0.5))]), units)
+def test_to_unit_undoes_from_unit_where_each_value_has_one_place(dimension, u):
+    np.testing.assert_allclose(dimension.to_unit(dimension.from_unit(u)), u, atol=1e-9)
+
+
+def test_to_unit_takes_bounds_to_the_ends_and_other_values_to_the_middle_of_their_interval():
+    for dimension in (linear(-1, 3), log(1e-4, 1e-1)):
+        assert dimension.to_unit([dimension.low, dimension.high]) == [0, 1]
+    assert one_minus(log(1e-4, 1e-1)).to_unit([1.0 - 1e-4, 1.0 - 1e-1]) == pytest.approx([0, 1], abs=1e-12)
+    assert integer(1, 4).to_unit([1, 2, 4.0]) == [0.125, 0.375, 0.875]
+    middle = math.log(16 / 15.5) / math.log(256.5 / 15.5)
+    assert integer(16, 256, log=True).to_unit([16]) == pytest.approx([middle])
+    assert choice(["a", None, True, 1]).to_unit(["a", None, True, 1.0]) == [0.125, 0.375, 0.625, 0.875]
+    assert choice([[64], [32, 32]]).to_unit([[32, 32], (64,)]) == [0.75, 0.25]
+    assert linear(2, 2).to_unit([2]) == log(2, 2).to_unit([2]) == fixed(None).to_unit([None]) == [0.5]
 
 
 def test_grids_are_evenly_spaced():
@@ -122,12 +161,22 @@ def test_log_values_do_not_depend_on_the_last_bit_of_exp():
         (lambda: choice("abc"), TypeError, "takes a list"),
         (lambda: choice([1, 2, 1.0]), ValueError, "more than once"),
         (lambda: choice([math.inf]), ValueError, "finite"),
-        (lambda: choice([[1, 2]]), TypeError, "got list"),
+        (lambda: choice([[1, 2], {}]), TypeError, "got dict"),
+        (lambda: choice([[1, math.nan]]), ValueError, "finite"),
         (lambda: fixed({}), TypeError, "got dict"),
         (lambda: fixed(math.nan), ValueError, "finite"),
         (lambda: one_minus(choice([0.1])), TypeError, "linear or a log"),
         (lambda: linear(0, 1).grid(0), ValueError, "at least 1, got 0"),
         (lambda: linear(0, 1).from_unit([1.5]), ValueError, "1.5"),
+        (lambda: linear(0, 1).to_unit([0.5, 1.5]), ValueError, r"1.5 lies outside of Linear\(low=0, high=1\)"),
+        (lambda: log(0.1, 1).to_unit([math.nan]), ValueError, "nan lies outside"),
+        (lambda: log(0.1, 1).to_unit(["0.5"]), TypeError, "has numbers, got str"),
+        (lambda: linear(0, 1).to_unit([True]), TypeError, "has numbers, got bool"),
+        (lambda: one_minus(log(0.1, 0.2)).to_unit([0.2]), ValueError, "0.2 lies outside of OneMinus"),
+        (lambda: integer(1, 8).to_unit([2.5]), ValueError, "2.5 is no value of Integer"),
+        (lambda: integer(1, 8).to_unit([9]), ValueError, "9 lies outside of Integer"),
+        (lambda: choice([1, 2]).to_unit([True]), ValueError, r"True is not among the choices \[1, 2\]"),
+        (lambda: fixed(0.1).to_unit([0.2]), ValueError, "0.2 is not the fixed value 0.1"),
     ],
 )
 def test_impossible_dimensions_say_why(build, error, words):

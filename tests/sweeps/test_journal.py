@@ -68,13 +68,13 @@ def test_an_interrupted_sweep_goes_on_to_the_same_numbers(tmp_path, whole, segme
 def test_only_what_is_missing_runs_again(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         swept(tmp_path / "out", progress=stop_after(6))
-    module = importlib.import_module("gradlab.sweeps.run")
+    module = importlib.import_module("gradlab.sweeps.chunks")
     original, chunks, reports = module.lane_segments, [], []
     counted = lambda *args, **options: chunks.append(1) or original(*args, **options)
     monkeypatch.setattr(module, "lane_segments", counted)
     swept(tmp_path / "out", progress=reports.append)
     assert len(chunks) == 3
-    assert len(reports) == 12 and reports[-1].done == reports[-1].total == 4 * 3 * 2 * 12
+    assert len(reports) == 12 and reports[-1].done == reports[-1].total == 8 * 2 * 12
 
 
 @pytest.mark.parametrize(
@@ -168,8 +168,8 @@ def test_states_of_any_dtype_come_back(tmp_path):
     state = {"w": jnp.ones(3, jnp.bfloat16), "key": jax.random.split(jax.random.key(3), 2), "n": jnp.int32(-7)}
     book = open_journal(tmp_path / "out", {})
     book.keep_running(0, [], state, now=True)
-    _, found = book.running(0, jax.eval_shape(lambda: state))
-    assert book.running(1, state) is None
+    _, found = book.running(0, lambda: jax.eval_shape(lambda: state))
+    assert book.running(1, lambda: state) is None
     book.close(done=False)
     assert found["w"].dtype == jnp.bfloat16 and found["w"].tolist() == [1, 1, 1] and int(found["n"]) == -7
     np.testing.assert_array_equal(jax.random.key_data(found["key"]), jax.random.key_data(state["key"]))

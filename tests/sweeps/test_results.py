@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from gradlab.sweeps import files
-from gradlab.sweeps.results import SweepResult
+from gradlab.sweeps.results import _ARRAYS, SweepResult
 from gradlab.sweeps.space import Space
 from gradlab.sweeps.table import best_of, storable
 from tests.sweeps.results import DIVERGED_AT, SPACE, TRIALS, VALID_LOSS, lanes, only_rates, small_result
@@ -34,7 +34,8 @@ def test_the_table_has_a_row_for_each_trial_and_seed():
 def test_the_columns_stand_in_the_order_of_the_documentation():
     metrics = [f"{name}_{end}" for name in ("loss", "valid_loss", "valid_accuracy") for end in ("final", "best")]
     first = ["uid", "seed", "learning_rate", "decay", "b1", "status", "steps"]
-    assert list(small_result().table) == [*first, *metrics, "best_step", "diverged_at", "bucket", "lane"]
+    last = ["best_step", "diverged_at", "bucket", "lane", "lane_method", "compile_seconds", "run_seconds"]
+    assert list(small_result().table) == [*first, *metrics, *last]
 
 
 def test_the_outcome_of_each_run():
@@ -50,7 +51,7 @@ def test_the_outcome_of_each_run():
 
 
 def test_lanes_count_within_a_bucket():
-    result = small_result(bucket=np.array([0, 1, 0]), compile_seconds=[1, 1], run_seconds=[1, 1])
+    result = small_result(bucket=np.array([0, 1, 0]), compile_seconds=[1, 1])
     assert result.table["lane"].tolist() == [0, 1, 0, 1, 2, 3]
 
 
@@ -151,8 +152,8 @@ def test_what_is_saved_loads_as_it_was(tmp_path):
     loaded = SweepResult.load(tmp_path)
     assert (loaded.space, loaded.trials, loaded.seeds, loaded.steps) == (SPACE, tuple(TRIALS), (7, 9), 10)
     assert loaded.facts == saved.facts
-    arrays = ("loss", "loss_step", "metrics", "eval_step", "diverged_at", "bucket", "compile_seconds", "run_seconds")
-    for name in arrays:
+    assert (loaded.methods, loaded.lineage) == (saved.methods, saved.lineage)
+    for name in ("metrics", *_ARRAYS):
         chex.assert_trees_all_equal(getattr(loaded, name), getattr(saved, name))
         chex.assert_trees_all_equal_dtypes(getattr(loaded, name), getattr(saved, name))
     pandas.testing.assert_frame_equal(loaded.table, saved.table)
@@ -172,7 +173,7 @@ def test_the_parquet_and_csv_files_hold_the_table(tmp_path):
     table = pandas.read_parquet(tmp_path / "results.parquet")
     assert list(table) == list(result.table)
     assert table["decay"][[0, 4]].tolist() == ['"cosine"', "0.5"] and table["decay"][[2]].isna().all()
-    numbers = [name for name in table if name not in ("uid", "decay", "status")]
+    numbers = [name for name in table if name not in ("uid", "decay", "status", "lane_method")]
     np.testing.assert_array_equal(table[numbers], result.table[numbers])
     with open(tmp_path / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -190,7 +191,8 @@ def test_resolved_json_says_where_the_numbers_come_from(tmp_path):
     resolved = json.loads((tmp_path / "resolved.json").read_text())
     assert resolved["space"]["learning_rate"] == {"log": [1e-4, 1.0]}
     assert resolved["seeds"] == [7, 9] and resolved["steps"] == 10
-    assert resolved["buckets"][1] == {"structure": {"decay": None}, "compile_seconds": 2.0, "run_seconds": 0.2}
+    seconds = {"compile_seconds": 2.0, "run_seconds": 0.2}
+    assert resolved["buckets"][1] == {"structure": {"decay": None}, "lane_method": "vmap", **seconds}
     assert resolved["trials"][0] == {"uid": TRIALS[0].uid, "values": TRIALS[0].values}
     facts = resolved["facts"]
     assert facts["task"] == "digits"

@@ -133,4 +133,4 @@ def test_ten_thousand_trials_are_planned_without_compiling():
     setup = prepare(task(), gradlab.adamw, {"learning_rate": {"log": [1e-4, 1.0]}}, trials=8192, seeds=1, steps=10)
     assert len(setup.trials) == 8192
     assert len(setup.buckets) == 1
-    assert sum(len(group) for group in setup.chunks(setup.buckets[0])) == 8192
+    assert len(setup.buckets[0].trials) == 8192

@@ -1,0 +1,63 @@
+// The final metric against each hyperparameter that varies.
+
+function points(parameter, chosen, style) {
+  const {metric} = state;
+  return {
+    type: "scatter", mode: "markers", showlegend: false, customdata: chosen,
+    x: chosen.map((trial) => parameter.values[trial]),
+    y: chosen.map((trial) => metric.mean[trial]),
+    text: chosen.map((trial) => plain(`${data.trials.uid[trial]}\n${parameter.label} ${valueText(parameter, trial)}`)
+      .replace("\n", "<br>")),
+    hovertemplate: `%{text}<br>${plain(metric.label)} %{y:.4g}<extra></extra>`,
+    ...style,
+  };
+}
+
+function panelTraces(parameter, drawn, shown) {
+  const {context, diverged, palette} = data.colors, known = drawn.filter((trial) => scored(trial));
+  const unmarked = known.filter((trial) => shown(trial) && !state.marked.has(trial));
+  const symbols = (chosen) => chosen.map((trial) => (competes(trial) ? "circle" : "circle-open"));
+  const lost = drawn.filter((trial) => !scored(trial) && shown(trial));
+  const marks = known.filter((trial) => shown(trial) && state.marked.has(trial));
+  const crosses = points(parameter, lost, {yaxis: "y2", cliponaxis: false});
+  const lostColor = lost.map((trial) => (state.marked.has(trial) ? markStyle(trial).color : diverged));
+  return [
+    points(parameter, known.filter((trial) => !shown(trial)), {marker: {size: 5, color: context, opacity: 0.35}}),
+    points(parameter, unmarked, {
+      marker: {size: 7, color: state.marked.size ? context : palette[0], opacity: 0.6, symbol: symbols(unmarked)},
+    }),
+    {
+      ...crosses, y: lost.map(() => 1), marker: {symbol: "x-thin", size: 8, line: {width: 1.5, color: lostColor}},
+      hovertemplate: "%{text}<br>no final value<extra></extra>",
+    },
+    points(parameter, marks, {
+      marker: {size: 12, color: marks.map((trial) => markStyle(trial).color), symbol: symbols(marks)},
+    }),
+  ];
+}
+
+function drawPanel(div, parameter, drawn, shown) {
+  const {metric} = state, ticks = parameter.ticks, {from, to} = placesOf(metric.mean, metric.log);
+  const axis = {gridcolor: "#e6e6e6", zeroline: false, exponentformat: "power"};
+  const ticktext = ticks.map((tick) => plain(clipped(tick)));
+  const categories = {tickvals: ticks.map((_, index) => index), ticktext, range: [-0.5, ticks.length - 0.5]};
+  const layout = {
+    height: 300, margin: {l: 60, r: 15, t: 34, b: 50}, font: FONT, hovermode: "closest",
+    xaxis: {
+      ...axis, title: {text: plain(parameter.axis)}, type: parameter.log ? "log" : "linear",
+      ...(ticks.length && categories),
+    },
+    yaxis: {...axis, title: {text: `final ${plain(metric.label)}`}, ...scaleOf(metric.log, [from, to])},
+    yaxis2: {overlaying: "y", range: [0, 1], visible: false, fixedrange: true},
+  };
+  return Plotly.react(div, panelTraces(parameter, drawn, shown), layout, BUTTONS);
+}
+
+function drawSensitivity(shown) {
+  const drawn = sample();
+  const lost = trials.some((trial) => !scored(trial)) ? `Crosses on the upper edge: ${lostWord()}.` : "";
+  const stopped = data.trials.status.includes("stopped") ? " Open circles: stopped, with the value where they were." : "";
+  element("sensitivity-note").textContent = sampleNote(drawn) + lost + stopped;
+  return Promise.all(data.parameters.map((parameter, index) =>
+    drawPanel(element("sensitivity").children[index], parameter, drawn, shown)));
+}

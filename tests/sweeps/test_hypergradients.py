@@ -1,0 +1,291 @@
+"""Hypergradients equal finite differences of whole runs, and formulas where there are any."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradlab
+from gradlab.sweeps.dimensions import integer, linear, log, one_minus
+from gradlab.sweeps.hypergradients import _forward, _reverse, hypergradients, unit_slope
+from gradlab.sweeps.lanes import Lanes, Plan
+from gradlab.sweeps.space import Space
+from gradlab.sweeps.training_cost import training_cost
+from gradlab.sweeps.trial import Trial
+from gradlab.tasks import flax_task, make_task, quadratic, surface_task
+
+STEPS, SEEDS = 11, (3, 8)
+PLAN = Plan(steps=STEPS, segment=4, batch_size=16, sampling="epoch")
+
+
+def rows(x, y):
+    return {"train": {"x": x[:40], "y": y[:40]}, "valid": {"x": x[40:], "y": y[40:]}}
+
+
+@functools.cache
+def task():
+    """A classification in float64, so that differences are exact to many digits; three batches are an epoch."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(60, 5))
+    y = (x @ generator.normal(size=(5, 3)) + generator.normal(size=(60, 3))).argmax(1)
+    return flax_task(nn.Dense(3, param_dtype=jnp.float64), **rows(x, y), label_smoothing=0.1)
+
+
+@functools.cache
+def regression():
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=(60, 5))
+    y = x @ generator.normal(size=(5, 1)) + 0.3 * generator.normal(size=(60, 1))
+    return flax_task(nn.Dense(1, param_dtype=jnp.float64), **rows(x, y), loss="squared_error")
+
+
+def warm(peak, warmup, length):
+    return gradlab.sgd(gradlab.warmup_cosine_decay_schedule(0.0, peak, warmup, length))
+
+
+CASES = {
+    "sgd": (gradlab.sgd, {"learning_rate": log(0.01, 1.0)}, {"learning_rate": 0.2}),
+    "momentum": (
+        functools.partial(gradlab.sgd, nesterov=True),
+        {"learning_rate": log(0.01, 1.0), "momentum": linear(0.0, 0.95)},
+        {"learning_rate": 0.1, "momentum": 0.7},
+    ),
+    "adamw": (
+        gradlab.adamw,
+        {"learning_rate": log(1e-3, 1.0), "b2": one_minus(log(1e-3, 1e-1)), "weight_decay": log(1e-3, 1.0)},
+        {"learning_rate": 0.05, "b2": 0.98, "weight_decay": 0.3},
+    ),
+    "schedule": (
+        warm,
+        {"peak": log(0.01, 1.0), "warmup": 2, "length": integer(5, 40)},
+        {"peak": 0.3, "warmup": 2, "length": 13},
+    ),
+    "task": (
+        gradlab.sgd,
+        {"task.label_smoothing": linear(0.0, 0.5), "learning_rate": [0.2, 0.5]},
+        {"task.label_smoothing": 0.2, "learning_rate": 0.5},
+    ),
+}
+
+
+def cost_of_fit(make, values, metric="loss", task_=None):
+    """The mean of the last metric over the seeds, each run alone by `fit`."""
+    own = {name.removeprefix("task."): value for name, value in values.items() if name.startswith("task.")}
+    rest = {name: value for name, value in values.items() if not name.startswith("task.")}
+    problem = (task_ or task()).replace(**own)
+    runs = [
+        gradlab.fit(problem, make(**rest), steps=STEPS, key=seed, batch_size=16, eval_every=STEPS) for seed in SEEDS
+    ]
+    return np.mean([run.metrics[metric][-1] for run in runs])
+
+
+def difference(make, values, name, width=1e-5, **options):
+    """The central difference of the cost by one number."""
+    ends = [cost_of_fit(make, {**values, name: values[name] + move}, **options) for move in (width, -width)]
+    return (ends[0] - ends[1]) / (2 * width)
+
+
+def of(make, space, trials, task_=None, **options):
+    return hypergradients(task_ or task(), make, space, trials, **{"seeds": SEEDS, "plan": PLAN, **options})
+
+
+@pytest.mark.parametrize(
+    ("case", "method"), [*((case, "forward") for case in CASES), ("momentum", "reverse"), ("task", "reverse")]
+)
+def test_they_are_finite_differences_of_the_runs_that_fit_makes(case, method):
+    make, space, values = CASES[case]
+    found = of(make, space, [Trial.of(values)], method=method)
+    np.testing.assert_allclose(found.costs, [cost_of_fit(make, values)], rtol=1e-10)
+    assert found.names == tuple(name for name in space if not isinstance(space[name], list | int))
+    for column, name in enumerate(found.names):
+        expected = difference(make, values, name)
+        assert abs(expected) > 1e-5
+        np.testing.assert_allclose(found.natural[0, column], expected, rtol=2e-6)
+        slope = unit_slope(space[name], values[name])
+        np.testing.assert_allclose(found.unit[0, column], expected * slope, rtol=2e-6)
+
+
+@pytest.mark.parametrize("dimension", [linear(-1.0, 3.0), log(1e-3, 10.0), one_minus(log(1e-4, 1e-1))])
+def test_unit_slopes_are_those_of_from_unit(dimension):
+    u = np.array([0.1, 0.5, 0.8])
+    after, value, before = (np.array(dimension.from_unit(u + move)) for move in (1e-4, 0, -1e-4))
+    np.testing.assert_allclose(unit_slope(dimension, value), (after - before) / 2e-4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dimension", [integer(10, 500), integer(10, 500, log=True)])
+def test_unit_slopes_of_whole_numbers_are_those_of_to_unit(dimension):
+    after, before = (np.array(dimension.to_unit([100 + move, 300 + move])) for move in (1, -1))
+    np.testing.assert_allclose(unit_slope(dimension, [100, 300]), 2 / (after - before), rtol=1e-4)
+
+
+def test_costs_are_those_of_the_sweep_whatever_the_structure():
+    space = Space({"learning_rate": log(0.01, 1.0), "nesterov": [False, True], "momentum": linear(0.0, 0.9)})
+    trials = space.from_unit([[0.2, 0.1, 0.5], [0.5, 0.9, 0.9], [0.9, 0.1, 0.3]])
+    swept = gradlab.sweep(task(), gradlab.sgd, space, trials=trials, seeds=SEEDS, steps=STEPS, batch_size=16)
+    found = of(gradlab.sgd, space, trials)
+    np.testing.assert_allclose(found.costs, swept.summary()["mean"], rtol=1e-6)
+    backwards = of(gradlab.sgd, space, trials[::-1])
+    np.testing.assert_allclose(backwards.natural[::-1], found.natural, rtol=1e-10)
+    np.testing.assert_allclose(backwards.unit[::-1], found.unit, rtol=1e-10)
+
+
+def test_a_registered_name_and_a_number_of_seeds_will_do():
+    trial = Trial.of({"learning_rate": 0.2})
+    named = hypergradients(task(), "sgd", {"learning_rate": log(0.01, 1.0)}, [trial], seeds=2, plan=PLAN)
+    given = of(gradlab.sgd, {"learning_rate": log(0.01, 1.0)}, [trial], seeds=[0, 1])
+    np.testing.assert_array_equal(named.natural, given.natural)
+
+
+@pytest.mark.parametrize("horizon", [1, 9])
+def test_forward_equals_reverse_over_any_horizon(horizon):
+    make, space, values = CASES["adamw"]
+    forward, reverse = (
+        of(make, space, [Trial.of(values)], method=method, horizon=horizon) for method in ("forward", "reverse")
+    )
+    np.testing.assert_allclose(forward.costs, [cost_of_fit(make, values)], rtol=1e-10)
+    np.testing.assert_allclose(forward.natural, reverse.natural, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["forward", "reverse"])
+@pytest.mark.parametrize("horizon", [None, 3])
+def test_sgd_on_a_quadratic_has_a_formula(method, horizon):
+    """x_T = x_0 prod_t (1 - rate a); of the T equal factors those of the last H are differentiated."""
+    curvature, start, rate = np.array([1.0, 10.0]), np.array([2.0, -1.0]), 0.06
+    bowl = surface_task(quadratic(condition=10.0), start=start)
+    bowl_plan = Plan(STEPS, STEPS, None, "full")
+    space = {"learning_rate": log(1e-3, 0.15)}
+    trial = Trial.of({"learning_rate": rate})
+    found = hypergradients(bowl, gradlab.sgd, space, [trial], seeds=1, plan=bowl_plan, method=method, horizon=horizon)
+    hessian = jax.hessian(lambda x: bowl.loss(x, {}, None, None)[0])(jnp.zeros(2))
+    np.testing.assert_allclose(hessian, np.diag(curvature), atol=1e-12)
+    end = start * (1 - rate * curvature) ** STEPS
+    slope_of_end = -(horizon or STEPS) * curvature * start * (1 - rate * curvature) ** (STEPS - 1)
+    np.testing.assert_allclose(found.costs, [0.5 * np.sum(curvature * end**2)], rtol=1e-12)
+    np.testing.assert_allclose(found.natural, [[np.sum(curvature * end * slope_of_end)]], rtol=1e-10)
+
+
+def test_trials_do_not_read_each_other():
+    make, space, values = CASES["adamw"]
+    many = [Trial.of({**values, "learning_rate": rate}) for rate in (0.01, 0.05, 0.4)]
+    together, alone = of(make, space, many), of(make, space, many[1:2])
+    np.testing.assert_allclose(together.natural[1], alone.natural[0], rtol=1e-10)
+    assert len({*together.natural[:, 0]}) == 3
+
+
+@pytest.mark.parametrize("method", ["forward", "reverse"])
+def test_a_diverged_trial_is_inf_and_nan_and_leaves_the_others_alone(method):
+    space = {"learning_rate": log(1e-3, 1e200), "momentum": linear(0, 1)}
+    calm, wild = [
+        [Trial.of({"learning_rate": rate, "momentum": 0.5}) for rate in rates]
+        for rates in ((0.1, 0.2, 0.3), (0.1, 1e160, 0.3))
+    ]
+    calm = of(gradlab.sgd, space, calm, regression(), method=method)
+    wild = of(gradlab.sgd, space, wild, regression(), method=method)
+    assert wild.costs[1] == np.inf
+    assert np.isnan(wild.natural[1]).all()
+    assert np.isnan(wild.unit[1]).all()
+    for ours, theirs in zip(wild[1:], calm[1:], strict=True):
+        np.testing.assert_allclose(ours[[0, 2]], theirs[[0, 2]], rtol=1e-10)
+
+
+def test_a_metric_that_is_maximised_is_turned():
+    make, space, values = CASES["sgd"]
+    found = of(make, space, [Trial.of(values)], regression(), metric="r2")
+    np.testing.assert_allclose(found.costs, [-cost_of_fit(make, values, "r2", regression())], rtol=1e-10)
+    expected = -difference(make, values, "learning_rate", metric="r2", task_=regression())
+    np.testing.assert_allclose(found.natural, [[expected]], rtol=2e-6)
+
+
+def test_a_dead_input_needs_eps_root_in_adam():
+    data = {key: {**getattr(task(), key)} for key in ("train", "valid")}
+    data = {key: {**value, "x": np.array(value["x"]) * [1, 1, 1, 1, 0]} for key, value in data.items()}
+    dead = flax_task(nn.Dense(3, param_dtype=jnp.float64), **data)
+    _, space, values = CASES["adamw"]
+    assert np.isnan(of(gradlab.adamw, space, [Trial.of(values)], dead).natural).any()
+    make = functools.partial(gradlab.adamw, eps_root=1e-10)
+    found = of(make, space, [Trial.of(values)], dead)
+    expected = [difference(make, values, name, task_=dead) for name in found.names]
+    np.testing.assert_allclose(found.natural, [expected], rtol=5e-6)
+
+
+def test_the_cost_of_a_run_is_a_function_of_the_optimizer():
+    tx = gradlab.sgd(0.1, momentum=0.7)
+    make, space, _ = CASES["momentum"]
+    cost, slope = jax.value_and_grad(training_cost, argnums=1)(task(), tx, jax.random.key(3), PLAN)
+    named = gradlab.hyperparams(slope)
+    expected = of(gradlab.sgd, space, [Trial.of({"learning_rate": 0.1, "momentum": 0.7})], seeds=[3])
+    np.testing.assert_allclose(cost, expected.costs[0], rtol=1e-12)
+    np.testing.assert_allclose([named[name] for name in expected.names], expected.natural[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["forward", "reverse"])
+def test_other_values_are_traced_no_more(method):
+    traces = []
+
+    def loss(params, state, batch, key):
+        traces.append(None)
+        return jnp.mean((batch["x"] @ params - batch["y"]) ** 2), state
+
+    train = {"x": np.eye(4), "y": np.arange(4.0)}
+    line = make_task(lambda key: (jax.random.normal(key, (4,)), {}), loss, train=train)
+    space, few = Space({"learning_rate": log(0.01, 1.0), "momentum": linear(0.0, 0.9)}), Plan(3, 3, 2, "epoch")
+    run = lambda units: hypergradients(
+        line, gradlab.sgd, space, space.from_unit(units), seeds=2, plan=few, method=method
+    )
+    first = run([[0.2, 0.3], [0.4, 0.5]])
+    count = len(traces)
+    second = run([[0.9, 0.1], [0.3, 0.3]])
+    assert len(traces) == count > 0
+    assert (first.natural != second.natural).all()
+
+
+def temporary_bytes(method, steps):
+    """Of the compiled program, for a run whose state is large beside its data."""
+    bowl = surface_task(quadratic(condition=10.0, dim=1000))
+    lanes = Lanes(gradlab.population(gradlab.sgd, learning_rate=np.array([0.01, 0.02]), momentum=0.5), {})
+    keys, plan = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32)), Plan(steps, steps, None, "full")
+    if method == "forward":
+        tangents = jax.tree.map(lambda leaf: jnp.ones((3, *leaf.shape)), lanes)
+        program = _forward.lower(lanes, tangents, bowl, keys, plan, "loss", steps)
+    else:
+        program = _reverse.lower(lanes, bowl, keys, plan, "loss", steps)
+    return program.compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory_of_forward_mode_does_not_grow_with_the_steps_and_that_of_reverse_with_their_root():
+    state = 2 * 2 * 1000 * 8  # one array of all runs
+    assert temporary_bytes("forward", 20) == temporary_bytes("forward", 2000) > state
+    short, long = temporary_bytes("reverse", 25), temporary_bytes("reverse", 2500)
+    assert 2 * short < long < 20 * short
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "accuracy"}, "metric 'accuracy' .* has no derivative"),
+        ({"metric": "lost"}, "unknown metric 'lost'; did you mean 'loss'"),
+        ({"method": "backward"}, "unknown method 'backward'"),
+        ({"horizon": 0}, "`horizon` must be .* 1 to the 11 of a run, got 0"),
+        ({"horizon": 12}, "`horizon` must be .* 1 to the 11 of a run, got 12"),
+        ({"horizon": 2.5}, "`horizon` must be .* got 2.5"),
+        ({"space": {"learning_rate": [0.1, 0.2]}}, "no number of the space moves"),
+        ({"trials": [Trial.of({"learning_rate": -1.0})]}, "`learning_rate` must be >= 0, got -1"),
+        ({"trials": []}, "at least one trial"),
+    ],
+)
+def test_mistakes_are_explained(options, message):
+    arguments = {"space": {"learning_rate": log(0.01, 1.0)}, "trials": [Trial.of({"learning_rate": 0.1})], **options}
+    with pytest.raises(ValueError, match=message):
+        of(gradlab.sgd, **arguments)
+
+
+def test_a_metric_that_is_stationary_is_no_mistake():
+    bowl = surface_task(quadratic(condition=10.0), start=[0.0, 0.0])
+    found = hypergradients(
+        bowl, gradlab.sgd, {"learning_rate": log(0.01, 0.1)}, [Trial.of({"learning_rate": 0.05})], seeds=1,
+        plan=Plan(5, 5, None, "full"),
+    )  # fmt: skip
+    assert found.natural.tolist() == [[0.0]]
