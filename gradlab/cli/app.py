@@ -105,6 +105,24 @@ def sweep(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep that the folder holds unfinished; fail without one.")
     ] = False,
+    sampler: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Who draws the trials: sobol, tpe, coordinate, ...", show_default=False),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Who decides which trials go on: halving, hyperband, median, pbt, hypergrad, ...",
+            show_default=False,
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Run chunks as tasks of Ray: ray, or ray://host:port.", show_default=False
+        ),
+    ] = None,
     dry_run: DryRun = False,
     progress: How = ProgressMode.bar,
     quiet: Quiet = False,
@@ -120,17 +138,22 @@ def sweep(
     gradlab sweep configs/digits_sweep.yaml --dry-run
 
     gradlab sweep configs/digits_sweep.yaml --set sweep.trials=16 --set 'sweep.space.optimizer.b1=[0.8, 0.9]'
+
+    gradlab sweep configs/digits_sweep.yaml --scheduler halving --out runs/halving
     """
+    named = {"sweep.sampler": sampler, "sweep.scheduler": scheduler}
+    assignments = [*(assignments or []), *(f"{key}={name}" for key, name in named.items() if name is not None)]
     terminal = Terminal(quiet, progress)
     with user_errors(terminal):
         from gradlab.cli.sweeps import sweep_config
 
         sweep_config(
             config,
-            assignments or [],
+            assignments,
             out,
             overwrite=overwrite,
             resume=resume,
+            cluster=cluster,
             dry_run=dry_run,
             terminal=terminal,
         )

@@ -11,7 +11,11 @@ import numpy as np
 from gradlab.cli.dry_run import show_sweep
 from gradlab.cli.outputs import write_text
 from gradlab.cli.terminal import Terminal, duration, headings, short
+from gradlab.cli.programs import keep_programs
 from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, SweepConfig, load
+from gradlab.sweeps.chunks import run_here
+from gradlab.sweeps.cluster import ray_workers
+from gradlab.sweeps.cohorts import Workers
 from gradlab.sweeps.dimensions import Choice, Dimension, Fixed, Integer, Log, OneMinus
 from gradlab.sweeps.journal import Journal, is_unfinished, journal_of, open_journal
 from gradlab.sweeps.results import SweepResult
@@ -28,6 +32,7 @@ def sweep_config(
     *,
     overwrite: bool,
     resume: bool,
+    cluster: str | None,
     dry_run: bool,
     terminal: Terminal,
 ) -> None:
@@ -41,13 +46,15 @@ def sweep_config(
         if dry_run:
             show_sweep(experiment.setup, terminal)
             return
+        keep_programs()
+        workers = run_here if cluster is None else ray_workers(cluster)
         folder = out or experiment.out
         if resume and not is_unfinished(folder):
             raise ConfigError([Problem(str(folder), "", "holds no unfinished sweep; leave out --resume to begin one")])
         plan = {"config": experiment.config.plain(), **experiment.setup.identity()}
         journal = _journal(folder, plan, overwrite)
         with journal_of(journal), stopped_by_control_c(journal, folder):
-            result = _run(experiment, terminal, journal)
+            result = _run(experiment, terminal, journal, workers)
             result.save(folder)
             write_text(folder / "config.yaml", experiment.to_yaml())
             _draw(result, folder, terminal)
@@ -80,10 +87,10 @@ def stopped_by_control_c(journal: Journal, folder: Path) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _run(experiment: Experiment, terminal: Terminal, journal: Journal) -> SweepResult:
+def _run(experiment: Experiment, terminal: Terminal, journal: Journal, workers: Workers) -> SweepResult:
     setup = experiment.setup
     with terminal.progress(setup.task.name, setup.lane_steps) as show:
-        return run_setup(setup, lambda now: show(now.done, note_of(now), now._asdict()), journal)
+        return run_setup(setup, lambda now: show(now.done, note_of(now), now._asdict()), journal, workers)
 
 
 def note_of(now: SweepProgress) -> str:

@@ -13,14 +13,22 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x * x
 
 
+@jax.custom_jvp
 def safe_sqrt(x: jax.Array) -> jax.Array:
-    """The root, with gradient zero at zero.
+    """The root, with derivative zero at zero: a second moment that was always zero answers to no hyperparameter.
 
     >>> jax.grad(safe_sqrt)(0.0).item(), jax.grad(safe_sqrt)(4.0).item()
     (0.0, 0.25)
     """
-    positive = x != 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+    return jnp.sqrt(x)
+
+
+@safe_sqrt.defjvp
+def _safe_sqrt_jvp(primals, tangents):
+    (x,), (x_dot,) = primals, tangents
+    root = safe_sqrt(x)
+    positive = root != 0
+    return root, x_dot * jnp.where(positive, 0.5 / jnp.where(positive, root, 1), 0)
 
 
 def safe_quotient(numerator: jax.Array, denominator: jax.Array) -> jax.Array:

@@ -22,7 +22,7 @@ import optax
 from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq
+from gradlab.core.numerics import abs_sq, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import full_like, zeros_like
@@ -40,7 +40,7 @@ def _scale_by_adadelta_init(params):
 
 def over_root(g, nu, *, eps, eps_in_sqrt):
     """``g`` divided by the root of ``nu``, with ``eps`` under the root or beside it."""
-    return g / jnp.sqrt(nu + eps) if eps_in_sqrt else g / (jnp.sqrt(nu) + eps)
+    return g / safe_sqrt(nu + eps) if eps_in_sqrt else g / (safe_sqrt(nu) + eps)
 
 
 def _rss_rule(g, sum_of_squares, *, eps, eps_in_sqrt):

@@ -19,7 +19,7 @@ import optax
 from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq, debias
+from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
@@ -51,8 +51,8 @@ def adam_rule(g, mu, nu, *, count, b1, b2, eps, eps_root, nesterov, bias_correct
     mu_hat = corrected_mu(g, mu, count=count, b1=b1, nesterov=nesterov, bias_correction=bias_correction)
     weight = debias(b2, count) if bias_correction else 1.0
     if eps_on == "nu":
-        return mu_hat * jnp.sqrt(weight) / (jnp.sqrt(nu + eps_root) + eps), mu, nu
-    return mu_hat / (jnp.sqrt(nu / weight + eps_root) + eps), mu, nu
+        return mu_hat * jnp.sqrt(weight) / (safe_sqrt(nu + eps_root) + eps), mu, nu
+    return mu_hat / (safe_sqrt(nu / weight + eps_root) + eps), mu, nu
 
 
 def _scale_by_adam_update(

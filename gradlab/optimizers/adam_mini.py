@@ -22,7 +22,7 @@ import optax
 from gradlab.core import check
 from gradlab.core import tree as trees
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq, debias
+from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.optimizers.factored import reduced_zeros_like
@@ -103,7 +103,7 @@ def _adam_mini_rule(g, mu, nu, *, count, b1, b2, eps, eps_root):
     averaged = tuple(axis for axis in range(g.ndim) if nu.shape[axis] != g.shape[axis])
     mu = b1 * mu + (1 - b1) * g
     nu = b2 * nu + (1 - b2) * jnp.mean(abs_sq(g), averaged, keepdims=True)
-    return mu / debias(b1, count) / (jnp.sqrt(nu / debias(b2, count) + eps_root) + eps), mu, nu
+    return mu / debias(b1, count) / (safe_sqrt(nu / debias(b2, count) + eps_root) + eps), mu, nu
 
 
 def _scale_by_adam_mini_update(grads, state, params=None, *, b1, b2, eps, eps_root, **extra):

@@ -21,7 +21,7 @@ import optax
 from gradlab.core import check
 from gradlab.core.compose import chain, empty_init
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq, debias
+from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
@@ -48,7 +48,7 @@ def _adan_rule(g, m, v, n, g_prev, *, t, b1, b2, b3, eps, eps_root, form):
     v = b2 * v + (1 - b2) * difference
     n = b3 * n + (1 - b3) * abs_sq(g + weight * difference)
     ahead = m / debias(b1, t) + weight * v / debias(b2, t)
-    return ahead / (jnp.sqrt(n / debias(b3, t) + eps_root) + eps), m, v, n, g
+    return ahead / (safe_sqrt(n / debias(b3, t) + eps_root) + eps), m, v, n, g
 
 
 def _scale_by_adan_update(grads, state, params=None, *, b1, b2, b3, eps, eps_root, form, **extra):

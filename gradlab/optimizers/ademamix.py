@@ -26,7 +26,7 @@ from optax import contrib
 
 from gradlab.core import check
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq, debias
+from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.schedule import evaluate
 from gradlab.core.transform import Transform, transform
@@ -48,7 +48,7 @@ def _ademamix_rule(g, m1, m2, nu, *, count, b1, b2, b3, alpha, eps, eps_root):
     m1 = b1 * m1 + (1 - b1) * g
     m2 = b3 * m2 + (1 - b3) * g
     nu = b2 * nu + (1 - b2) * abs_sq(g)
-    denominator = jnp.sqrt(nu / debias(b2, count) + eps_root) + eps
+    denominator = safe_sqrt(nu / debias(b2, count) + eps_root) + eps
     return (m1 / debias(b1, count) + alpha * m2) / denominator, m1, m2, nu
 
 

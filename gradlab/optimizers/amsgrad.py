@@ -20,7 +20,7 @@ import optax
 from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq, debias
+from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
@@ -48,7 +48,7 @@ def _amsgrad_rule(g, mu, nu, nu_max, *, count, b1, b2, eps, eps_root, bias_corre
         nu_hat = nu_max / nu_weight
     else:
         nu_hat = nu_max = jnp.maximum(nu_max, nu / nu_weight)
-    return mu / mu_weight / (jnp.sqrt(nu_hat + eps_root) + eps), mu, nu, nu_max
+    return mu / mu_weight / (safe_sqrt(nu_hat + eps_root) + eps), mu, nu, nu_max
 
 
 def _scale_by_amsgrad_update(

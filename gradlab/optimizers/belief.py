@@ -24,7 +24,7 @@ import optax
 
 from gradlab.core import check
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq, debias
+from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
@@ -42,7 +42,7 @@ def _belief_rule(g, mu, nu, *, count, b1, b2, eps, eps_root, nesterov):
     mu = b1 * mu + (1 - b1) * g
     nu = b2 * nu + (1 - b2) * abs_sq(g - mu) + eps_root
     mu_hat = corrected_mu(g, mu, count=count, b1=b1, nesterov=nesterov, bias_correction=True)
-    return mu_hat / (jnp.sqrt(nu / debias(b2, count)) + eps), mu, nu
+    return mu_hat / (safe_sqrt(nu / debias(b2, count)) + eps), mu, nu
 
 
 def _scale_by_belief_update(grads, state, params=None, *, b1, b2, eps, eps_root, nesterov, **extra):
@@ -61,7 +61,7 @@ def _acprop_rule(g, mu, nu, *, count, b1, b2, eps, eps_root, form):
     if form == "paper":
         error = g - mu
     nu = b2 * nu + (1 - b2) * abs_sq(error) + eps_root
-    return g / (jnp.sqrt(nu_hat) + eps), mu, nu
+    return g / (safe_sqrt(nu_hat) + eps), mu, nu
 
 
 def _scale_by_acprop_update(grads, state, params=None, *, b1, b2, eps, eps_root, form, **extra):

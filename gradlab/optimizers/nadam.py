@@ -29,7 +29,7 @@ import optax
 from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq, debias
+from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import scalars_like, zeros_like
@@ -70,7 +70,7 @@ def _nadam_rule(g, mu, nu, *, count, b1, b2, eps, eps_root):
     mu = b1 * mu + (1 - b1) * g
     nu = b2 * nu + (1 - b2) * abs_sq(g)
     mu_hat = (b1 * mu + (1 - b1) * g) / debias(b1, count)
-    return mu_hat / (jnp.sqrt(nu / debias(b2, count) + eps_root) + eps), mu, nu
+    return mu_hat / (safe_sqrt(nu / debias(b2, count) + eps_root) + eps), mu, nu
 
 
 def _scheduled_nadam_rule(g, mu, nu, mu_product, *, count, b1, b2, eps, eps_root, momentum_decay):
@@ -80,7 +80,7 @@ def _scheduled_nadam_rule(g, mu, nu, mu_product, *, count, b1, b2, eps, eps_root
     ahead = b1 * (1 - 0.5 * 0.96 ** ((count + 1) * momentum_decay))
     mu_product = mu_product * now
     mu_hat = ahead * mu / (1 - ahead * mu_product) + (1 - now) * g / (1 - mu_product)
-    return mu_hat / (jnp.sqrt(nu / debias(b2, count) + eps_root) + eps), mu, nu, mu_product
+    return mu_hat / (safe_sqrt(nu / debias(b2, count) + eps_root) + eps), mu, nu, mu_product
 
 
 def _scale_by_nadam_update(grads, state, params=None, *, b1, b2, eps, eps_root, **extra):

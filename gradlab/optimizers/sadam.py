@@ -19,7 +19,7 @@ import optax
 
 from gradlab.core import check
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq, debias
+from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
@@ -35,7 +35,7 @@ def _softplus(x: jax.Array, beta: jax.Array) -> jax.Array:
 
 
 def _direction(mu, nu, *, count, b1, b2, beta, eps_root, convention):
-    root = jnp.sqrt(nu + eps_root)
+    root = safe_sqrt(nu + eps_root)
     if convention == "paper":
         return mu / _softplus(root, beta)
     denominator = jnp.where(beta * root > LINEAR_FROM, root, _softplus(root, beta))

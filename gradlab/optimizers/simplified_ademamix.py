@@ -17,7 +17,7 @@ from optax import contrib
 
 from gradlab.core import check
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq, debias
+from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.schedule import evaluate
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
@@ -33,7 +33,7 @@ def _scale_by_simplified_ademamix_init(params):
 def _simplified_ademamix_rule(g, m, n, *, count, b1, b2, alpha, eps, eps_root):
     m = b1 * m + g
     n = b2 * n + (1 - b2) * abs_sq(g)
-    return (m + alpha * g) / (jnp.sqrt(n / debias(b2, count) + eps_root) + eps), m, n
+    return (m + alpha * g) / (safe_sqrt(n / debias(b2, count) + eps_root) + eps), m, n
 
 
 def _scale_by_simplified_ademamix_update(grads, state, params=None, *, b1, b2, alpha, eps, eps_root, **extra):

@@ -18,7 +18,7 @@ import optax
 from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
-from gradlab.core.numerics import abs_sq, debias
+from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import full_like
 from gradlab.transforms.scaling import scale_by_learning_rate
@@ -36,7 +36,7 @@ def _yogi_rule(g, mu, nu, *, count, b1, b2, eps, eps_root):
     mu = b1 * mu + (1 - b1) * g
     square = abs_sq(g)
     nu = nu - (1 - b2) * jnp.sign(nu - square) * square
-    return mu / debias(b1, count) / (jnp.sqrt(nu / debias(b2, count) + eps_root) + eps), mu, nu
+    return mu / debias(b1, count) / (safe_sqrt(nu / debias(b2, count) + eps_root) + eps), mu, nu
 
 
 def _scale_by_yogi_update(grads, state, params=None, *, b1, b2, eps, eps_root, **extra):

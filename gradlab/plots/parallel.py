@@ -47,7 +47,7 @@ def parallel_coordinates(
     heights = np.column_stack([_add_axis(ax, place, scale) for place, scale in enumerate(scales)])
     places = np.arange(len(scales))
     lines = [np.column_stack([places, row]) for row in heights]
-    diverged = [lines[index][:-1] for index in np.flatnonzero(outcomes.diverged)]
+    diverged = [lines[index] for index in np.flatnonzero(outcomes.diverged)]  # their last height is NaN
     stopped = [lines[index] for index in np.flatnonzero(outcomes.stopped)]
     ax.add_collection(LineCollection(diverged, **DOTTED, zorder=1))
     ax.add_collection(LineCollection(stopped, **GREY, zorder=1))

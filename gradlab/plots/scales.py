@@ -79,7 +79,7 @@ def _is_geometric(dimension: Choice) -> bool:
     ordered = np.sort(np.array(dimension.values, np.float64))
     if ordered[0] <= 0 or len(ordered) < 3:
         return False
-    ratios, differences = np.diff(np.log(ordered)), np.diff(ordered)
+    ratios, differences = np.diff(np.log(ordered)), np.diff(ordered / ordered[-1])
     return bool(ratios.std() / ratios.mean() < differences.std() / differences.mean())
 
 

@@ -5,7 +5,7 @@
     title, facts, numbers   text; facts and numbers are pairs of a label and a text
     trials                  uid, status and note of each
     parameters              what varies: label, and a coordinate for each trial
-    metrics                 label, and for each trial the mean and std over its seeds where it ended; None if it diverged
+    metrics                 label, and for each trial mean and std over its seeds where it ended; None if it diverged
     metrics[...].curve      float32 in base64, (kept trials, points): means over the seeds, NaN after a divergence
     kept                    the trials whose curves are on the page, best first
     config, events          as they were written
@@ -14,7 +14,7 @@
 import base64
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +24,6 @@ from gradlab.sweeps.results import LOSS, SweepResult
 from gradlab.sweeps.search import DIVERGED as LOST
 from gradlab.sweeps.search import STOPPED
 from gradlab.sweeps.table import before_divergence, mode_of
-
-if TYPE_CHECKING:
-    import pandas
 
 MOST_POINTS, FEWEST_POINTS = 100, 20  # of a curve
 CURVE_BUDGET = 1_500_000  # points of all curves: 8 MB of the page
@@ -90,7 +87,7 @@ def _best(result: SweepResult) -> Mapping[str, Any] | None:
     return result.best().iloc[0] if _compete(result.summary()).any() else None
 
 
-def _compete(summary: "pandas.DataFrame") -> np.ndarray:
+def _compete(summary: Any) -> np.ndarray:
     """(trials,) which may be best: those that neither diverged nor were stopped because others were better."""
     return ((summary["diverged"] == 0) & (summary["outcome"] != STOPPED)).to_numpy()
 

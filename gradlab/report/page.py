@@ -40,7 +40,8 @@ def write_report(folder: str | os.PathLike, out: str | os.PathLike | None = None
     >>> space = Space({'learning_rate': {'log': [0.01, 1.0]}})
     >>> result = SweepResult.from_lanes(
     ...     space, space.from_unit([[0.0], [1.0]]), seeds=[0], steps=1, loss=np.ones((2, 1, 1)), loss_step=[0],
-    ...     metrics={}, eval_step=[], diverged_at=[[-1], [-1]], bucket=[0, 0], compile_seconds=[1.0], run_seconds=[1.0] * 2)
+    ...     metrics={}, eval_step=[], diverged_at=[[-1], [-1]], bucket=[0, 0], compile_seconds=[1.0],
+    ...     run_seconds=[1.0, 1.0])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     result.save(folder)
     ...     write_report(folder).name

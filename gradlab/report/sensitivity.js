@@ -56,8 +56,8 @@ function drawPanel(div, parameter, drawn, shown) {
 function drawSensitivity(shown) {
   const drawn = sample();
   const lost = trials.some((trial) => !scored(trial)) ? `Crosses on the upper edge: ${lostWord()}.` : "";
-  const stopped = data.trials.status.includes("stopped") ? " Open circles: stopped, with the value where they were." : "";
-  element("sensitivity-note").textContent = sampleNote(drawn) + lost + stopped;
+  const some = data.trials.status.includes("stopped") ? " Open circles: stopped, with the value where they were." : "";
+  element("sensitivity-note").textContent = sampleNote(drawn) + lost + some;
   return Promise.all(data.parameters.map((parameter, index) =>
     drawPanel(element("sensitivity").children[index], parameter, drawn, shown)));
 }

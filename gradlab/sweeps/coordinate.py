@@ -49,6 +49,7 @@ class CoordinateSampler:
         self.best: Trial | None = None  # that ran to its end, in the rounds that are complete
         self._costs: dict[str, float] = {}  # by uid; infinite for what diverged or was stopped
         self._running: set[str] = set()
+        self._ended = False
         self._waiting = self._new_trials()
         self.batch = len(self._waiting) if batch is None else batch
 
@@ -73,11 +74,10 @@ class CoordinateSampler:
         for trial, cost, status in zip(trials, costs, statuses, strict=True):
             self._costs[trial.uid] = float(cost) if status in (COMPLETED, ENDED) else math.inf
             self._running.remove(trial.uid)
-        while not self._waiting and not self._running:
+        while not (self._waiting or self._running or self._ended):
             self._move()
-            if not self.smallest <= self.step <= LARGEST_STEP:
-                break
-            self._waiting = self._new_trials()
+            self._ended = not self.smallest <= self.step <= LARGEST_STEP
+            self._waiting = [] if self._ended else self._new_trials()
 
     def _move(self) -> None:
         """What a complete round leads to: another centre, or other steps."""

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import optuna
 
 BATCH = 16
-REPEATS = 50  # proposals in a row that are known already, after which there is taken to be nothing new
+REPEATS = 20  # proposals in a row that are known already, after which there is taken to be nothing new
 LARGEST_SEED = 2**32 - 1  # of NumPy's older generator, which Optuna has
 LAB = "which the extra `lab` installs: pip install 'gradlab[lab]'"
 

@@ -267,6 +267,11 @@ def resolve_scheduler(scheduler: Any) -> tuple[Scheduler, Hypergrad | None]:
 def _check_search(setup: Setup) -> None:
     """What does not go together."""
     setup.scheduler.cohorts(round_of(setup), setup.evals)
+    if setup.adaptive and setup.drawing.count % round_of(setup):
+        try:
+            setup.scheduler.cohorts(setup.drawing.count % round_of(setup), setup.evals)
+        except ValueError as error:
+            raise ValueError(f"the last round: {error}; or make `trials` a multiple of `batch`") from None
     if setup.scheduler.replaces and setup.adaptive:
         raise ValueError(
             f"scheduler {setup.scheduler.name!r} changes the hyperparameters of its trials on the way, so that sampler "

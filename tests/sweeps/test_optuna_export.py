@@ -1,5 +1,6 @@
 import builtins
 import json
+import logging
 
 import numpy as np
 import optuna
@@ -149,11 +150,15 @@ def test_without_optuna_the_error_says_how_to_get_it(monkeypatch):
     assert caught.value.name == "optuna"
 
 
-def test_nothing_is_logged_and_the_verbosity_is_as_before(capfd):
-    before = optuna.logging.get_verbosity()
+def test_nothing_is_logged_and_the_verbosity_is_as_before(monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("optuna"), "propagate", True)
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    optuna.create_study()
+    assert "A new study created" in caplog.text
+    caplog.clear()
     to_study(small_result())
-    assert optuna.logging.get_verbosity() == before
-    assert capfd.readouterr().err == ""
+    assert not caplog.records
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO
 
 
 SPACE = {
