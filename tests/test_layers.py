@@ -31,6 +31,7 @@ LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in 
 HOMES = {
     "flax": {"tasks.networks", "training.checkpoint", "training.kfac", "training.state"},
     "matplotlib": {"plots"},
+    "mlflow": {"sweeps.trackers"},
     "optuna": {"sweeps"},
     "pandas": {"sweeps"},
     "plotly": {"report"},
@@ -39,11 +40,14 @@ HOMES = {
     "rich": {"cli"},
     "scipy": {"bench.minimize_cases", "sweeps.samplers"},
     "sklearn": {"tasks.data"},
+    "sqlalchemy": {"sweeps.trackers"},
+    "tensorboardX": {"sweeps.trackers"},
     "torch": {"bench"},
     "typer": {"cli"},
+    "wandb": {"sweeps.trackers"},
     "yaml": {"config"},
 }
-LAZY = {"optuna", "pandas", "plotly", "scipy", "sklearn", "torch"}
+LAZY = {"mlflow", "optuna", "pandas", "plotly", "scipy", "sklearn", "sqlalchemy", "tensorboardX", "torch", "wandb"}
 # the modules of sweeps that hold what is drawn
 PLOTTED = {"best_of_k", "boundary", "dimensions", "files", "importance", "results", "search", "table", "trial"}
 

@@ -1,6 +1,5 @@
 """``gradlab contest``: optimizers tuned with one budget and compared on fresh seeds."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from gradlab.cli.outputs import saved_folder, write_text
 from gradlab.cli.sweeps import edge_warnings, note_of
 from gradlab.cli.terminal import Terminal, headings, short
 from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, load
-from gradlab.sweeps.clock import compile_seconds
+from gradlab.sweeps.clock import Stopwatch
 from gradlab.sweeps.contest import ContestResult, contest
 from gradlab.sweeps.run import SweepProgress
 
@@ -44,7 +43,7 @@ def _run(experiment: Experiment, folder: Path, terminal: Terminal) -> ContestRes
     for label, setup in experiment.setup.items():
         of_label[label] = (setup.lane_steps, tuning.fresh_seeds * setup.plan.steps)
     total, finished = sum(map(sum, of_label.values())), 0
-    began, compiled = time.perf_counter(), compile_seconds()
+    watch = Stopwatch()
     with terminal.progress(experiment.task.name, total) as show:
 
         def progress(what: str, now: SweepProgress) -> None:
@@ -52,7 +51,7 @@ def _run(experiment: Experiment, folder: Path, terminal: Terminal) -> ContestRes
             if now.done == now.total:
                 finished += now.total
             done = finished + now.done * (now.done < now.total)
-            seconds, compiling = time.perf_counter() - began, compile_seconds() - compiled
+            seconds, compiling = watch.read()
             remaining = max(seconds - compiling, 0) * (total - done) / done
             now = now._replace(done=done, total=total, seconds=seconds, compile_seconds=compiling, remaining=remaining)
             show(done, f"{what}: {note_of(now)}", {"what": what, **now._asdict()})

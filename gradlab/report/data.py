@@ -6,6 +6,7 @@
     trials                  uid, status and note of each
     parameters              what varies: label, and a coordinate for each trial
     metrics                 label, and for each trial mean and std over its seeds where it ended; None if it diverged
+    metrics[...].ceiling    up to where a chart of final values reaches; None if to the highest
     metrics[...].curve      float32 in base64, (kept trials, points): means over the seeds, NaN after a divergence
     kept                    the trials whose curves are on the page, best first
     config, events          as they were written
@@ -18,11 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.plots.sensitivity import Scale, scale_of
+from gradlab.plots.scales import Scale, ceiling_of, outcomes_of, scale_of
 from gradlab.plots.style import CONTEXT, DIVERGED, PALETTE, label_of, readable, short, spans_decades
 from gradlab.sweeps.results import LOSS, SweepResult
 from gradlab.sweeps.search import DIVERGED as LOST
-from gradlab.sweeps.search import STOPPED
 from gradlab.sweeps.table import before_divergence, mode_of
 
 MOST_POINTS, FEWEST_POINTS = 100, 20  # of a curve
@@ -84,12 +84,7 @@ def in_words(value: Any) -> str:
 
 def _best(result: SweepResult) -> Mapping[str, Any] | None:
     """The best row of the summary; None if no trial is one."""
-    return result.best().iloc[0] if _compete(result.summary()).any() else None
-
-
-def _compete(summary: Any) -> np.ndarray:
-    """(trials,) which may be best: those that neither diverged nor were stopped because others were better."""
-    return ((summary["diverged"] == 0) & (summary["outcome"] != STOPPED)).to_numpy()
+    return result.best().iloc[0] if outcomes_of(result.summary()).completed.any() else None
 
 
 def _numbers(result: SweepResult, best: Mapping[str, Any] | None) -> list[tuple[str, str]]:
@@ -155,13 +150,14 @@ def _parameter(label: str, scale: Scale, values: list[Any]) -> dict[str, Any]:
 
 def _metric(result: SweepResult, name: str, kept: np.ndarray, points: int) -> dict[str, Any]:
     summary, mode = result.summary(name), mode_of(name)
-    ended = (summary["diverged"] == 0).to_numpy()
+    ended, ceiling = ~outcomes_of(summary).diverged, ceiling_of(result, name, mode)
     mean = np.where(ended, summary["mean"], np.nan)
     step, curve = _curves(result, name, kept, points)
     return {
         "label": _label(name),
         "mode": mode,
         "log": spans_decades(mean, mode),
+        "ceiling": ceiling if np.isfinite(ceiling) else None,
         "mean": _numbers_or_none(mean),
         "std": _numbers_or_none(np.where(ended, summary["std"], np.nan)),
         "step": step.tolist(),
@@ -180,7 +176,7 @@ def _curves_within_budget(result: SweepResult, curves: int) -> tuple[int, np.nda
     points = int(np.clip(CURVE_BUDGET // (trials * curves), FEWEST_POINTS, MOST_POINTS))
     summary = result.summary()
     cost = np.where(summary["diverged"] == 0, summary["mean"], np.nan)
-    order = np.lexsort((cost if mode_of(result.main_metric) == "min" else -cost, ~_compete(summary)))
+    order = np.lexsort((cost if mode_of(result.main_metric) == "min" else -cost, ~outcomes_of(summary).completed))
     return points, order[: CURVE_BUDGET // (points * curves)]
 
 

@@ -52,6 +52,15 @@ function scoreText(metric, trial) {
   return short(mean) + (std === null ? "" : ` ± ${Number(std.toPrecision(2))}`);
 }
 
+/** Where charts of final values show a trial: at its value or, if that is beyond, at the ceiling. */
+function height(metric, trial) {
+  const mean = metric.mean[trial];
+  return mean === null || metric.ceiling === null ? mean : Math.min(mean, metric.ceiling);
+}
+
+/** Whether a trial ended with a value that is beyond the ceiling. */
+const beyondCeiling = (metric, trial) => scored(trial, metric) && height(metric, trial) < metric.mean[trial];
+
 /** Whether a trial ended with a value of the metric. */
 const scored = (trial, metric = state.metric) => metric.mean[trial] !== null;
 

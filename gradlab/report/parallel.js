@@ -18,8 +18,10 @@ function parameterAxis(parameter) {
 }
 
 function metricAxis(metric) {
-  const {from, to, beyond, places, lost} = placesOf(metric.mean, metric.log, metric.mode);
+  const heights = trials.map((trial) => height(metric, trial));
+  const {from, to, beyond, places, lost} = placesOf(heights, metric.log, metric.mode);
   const ticks = from === to && lost && !metric.mean.some((mean) => mean !== null) ? [] : ticksOf(from, to, metric.log);
+  if (trials.some((trial) => beyondCeiling(metric, trial))) ticks.at(-1)[1] += " and more";
   if (lost) ticks.push([beyond, lostWord()]);
   const ends = lost ? [from, to, beyond] : [from, to];
   const margin = from === to && !lost ? 0.5 : 0;

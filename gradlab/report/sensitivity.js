@@ -5,12 +5,17 @@ function points(parameter, chosen, style) {
   return {
     type: "scatter", mode: "markers", showlegend: false, customdata: chosen,
     x: chosen.map((trial) => parameter.values[trial]),
-    y: chosen.map((trial) => metric.mean[trial]),
-    text: chosen.map((trial) => plain(`${data.trials.uid[trial]}\n${parameter.label} ${valueText(parameter, trial)}`)
-      .replace("\n", "<br>")),
-    hovertemplate: `%{text}<br>${plain(metric.label)} %{y:.4g}<extra></extra>`,
+    y: chosen.map((trial) => height(metric, trial)),
+    text: chosen.map((trial) => hoverLines(parameter, trial).map(plain).join("<br>")),
+    hovertemplate: "%{text}<extra></extra>",
     ...style,
   };
+}
+
+function hoverLines(parameter, trial) {
+  const {uid, status} = data.trials, score = scoreText(state.metric, trial);
+  const value = `${parameter.label} ${valueText(parameter, trial)}`;
+  return [uid[trial], value, score ? `${state.metric.label} ${score}` : status[trial]];
 }
 
 function panelTraces(parameter, drawn, shown) {
@@ -28,7 +33,6 @@ function panelTraces(parameter, drawn, shown) {
     }),
     {
       ...crosses, y: lost.map(() => 1), marker: {symbol: "x-thin", size: 8, line: {width: 1.5, color: lostColor}},
-      hovertemplate: "%{text}<br>no final value<extra></extra>",
     },
     points(parameter, marks, {
       marker: {size: 12, color: marks.map((trial) => markStyle(trial).color), symbol: symbols(marks)},
@@ -37,7 +41,8 @@ function panelTraces(parameter, drawn, shown) {
 }
 
 function drawPanel(div, parameter, drawn, shown) {
-  const {metric} = state, ticks = parameter.ticks, {from, to} = placesOf(metric.mean, metric.log);
+  const {metric} = state, ticks = parameter.ticks, heights = trials.map((trial) => height(metric, trial));
+  const {from, to} = placesOf(heights, metric.log);
   const axis = {gridcolor: "#e6e6e6", zeroline: false, exponentformat: "power"};
   const ticktext = ticks.map((tick) => plain(clipped(tick)));
   const categories = {tickvals: ticks.map((_, index) => index), ticktext, range: [-0.5, ticks.length - 0.5]};
@@ -55,9 +60,17 @@ function drawPanel(div, parameter, drawn, shown) {
 
 function drawSensitivity(shown) {
   const drawn = sample();
-  const lost = trials.some((trial) => !scored(trial)) ? `Crosses on the upper edge: ${lostWord()}.` : "";
-  const some = data.trials.status.includes("stopped") ? " Open circles: stopped, with the value where they were." : "";
-  element("sensitivity-note").textContent = sampleNote(drawn) + lost + some;
+  element("sensitivity-note").textContent = sampleNote(drawn) + symbolsNote();
   return Promise.all(data.parameters.map((parameter, index) =>
     drawPanel(element("sensitivity").children[index], parameter, drawn, shown)));
+}
+
+/** Says what the symbols mean that are drawn. */
+function symbolsNote() {
+  const {metric} = state;
+  return [
+    trials.some((trial) => !scored(trial)) && `Crosses on the upper edge: ${lostWord()}.`,
+    data.trials.status.includes("stopped") && "Open circles: stopped, with the value where they were.",
+    trials.some((trial) => beyondCeiling(metric, trial)) && `What is beyond ${short(metric.ceiling)} is drawn there.`,
+  ].filter(Boolean).join(" ");
 }

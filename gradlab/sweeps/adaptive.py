@@ -8,7 +8,7 @@ from typing import Any
 
 from gradlab.core.check import one_of
 from gradlab.sweeps.coordinate import coordinate
-from gradlab.sweeps.optuna_sampler import cmaes, gp, nsga2, tpe
+from gradlab.sweeps.optuna_kinds import cmaes, gp, nsga2, tpe
 from gradlab.sweeps.search import Sampler
 from gradlab.sweeps.space import Space
 

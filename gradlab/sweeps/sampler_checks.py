@@ -34,9 +34,12 @@ def check_outcomes(
     """
     if not len(trials) == len(costs) == len(statuses):
         raise ValueError(f"each trial has a cost and a status, got {len(trials)}, {len(costs)} and {len(statuses)}")
-    for trial, cost, status in zip(trials, costs, statuses, strict=True):
+    uids = [trial.uid for trial in trials]
+    for uid, cost, status in zip(uids, costs, statuses, strict=True):
         one_of("status", status, (COMPLETED, DIVERGED, STOPPED, ENDED))
-        if math.isnan(cost):
-            raise ValueError(f"trial {trial.uid} has the cost nan; tell its last cost, infinity if it diverged")
-        if trial.uid not in running:
-            raise ValueError(f"trial {trial.uid} does not run: it was never asked for, or was told before")
+        if math.isnan(cost) or cost == -math.inf:
+            raise ValueError(f"trial {uid} has the cost {cost}; tell its last cost, infinity if it diverged")
+        if uid not in running:
+            raise ValueError(f"trial {uid} does not run: it was never asked for, or was told before")
+        if uids.count(uid) > 1:
+            raise ValueError(f"trial {uid} is told twice; each trial has one outcome")

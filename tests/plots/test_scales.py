@@ -15,6 +15,7 @@ from tests.plots.sweeps import swept
         ([0, 1, 10], False),
         ([-1, 1, 10], False),
         ([1, 100], False),
+        ([5], False),
         ([0.9, 0.95, 0.99], False),
     ],
 )

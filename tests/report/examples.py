@@ -6,7 +6,7 @@ from gradlab.sweeps.results import SweepResult
 from gradlab.sweeps.space import Space
 from gradlab.sweeps.trial import Trial
 
-HOSTILE = "</script><img src=x onerror=alert(1)><!--<script>"
+HOSTILE = "<b>&amp;</b></script ><img src=x onerror=alert(1)><!--<script>"
 RATES = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]
 SPACE = Space(
     {

@@ -111,6 +111,8 @@ def test_a_click_on_a_row_marks_the_trial_in_every_chart(page):
     assert marks == [list(PALETTE[:2])] * 3
     lines = page.js("return document.getElementById('parallel').data[0].line.color")
     assert lines == [2.5, 3.5, 4.5, 2.5, 2.5, 2.5]  # best first: 2.5 is grey, 3.5 the first colour
+    rates = page.js("return document.getElementById('parallel').data[0].dimensions[0].values")
+    assert rates == pytest.approx([-1, -2, 0, -3, -4, 1])
     page.row(UIDS[2]).click()
     page.row(UIDS[4]).click()
     assert {curve["width"] for curve in page.curves().values()} == {1}
@@ -130,7 +132,10 @@ def test_a_constraint_on_the_parallel_coordinates_filters_rows_and_curves(page):
     page.drag_along_axis(0, 0.3, 0.7)  # of six rates: 1e-4 to 10, the third and the fourth
     page.until(lambda: len(page.rows()) < 6)
     assert set(page.column(1)) == {UIDS[2], UIDS[3]} == page.curves().keys()
-    page.row(UIDS[3]).click()  # the constraint outlives a change of the colours
+    page.row(UIDS[3]).click()
+    constraint = page.js("return document.getElementById('parallel').data[0].dimensions[0].constraintrange")
+    ((low, high),) = constraint
+    assert low < -2 < -1 < high  # it outlives a change of the colours
     assert set(page.column(1)) == {UIDS[2], UIDS[3]} and page.curves()[UIDS[3]]["width"] == 3
     page.drag_along_axis(3, 0.15, 0.0)
     page.until(lambda: len(page.rows()) < 2)
@@ -176,6 +181,20 @@ def test_a_stopped_trial_keeps_its_value_and_ranks_below_those_that_ran_on(brows
     assert "Open circles: stopped" in page.find("#sensitivity-note").text
     symbols = page.js("return document.getElementById('sensitivity').children[0].data[1].marker.symbol")
     assert symbols == ["circle"] * 4 + ["circle-open"]
+    assert page.errors() == []
+
+
+def test_a_value_beyond_the_ceiling_is_drawn_there_and_told_as_it_is(browser, tmp_path):
+    metrics = {name: values.copy() for name, values in example().metrics.items()}
+    metrics["valid_loss"][0, :, 2] = 1e6
+    path = tmp_path / "report.html"
+    path.write_text(page_of(example(metrics=metrics)), "utf-8")
+    page = Page(browser, path)
+    assert page.find("#sensitivity-note").text.endswith("diverged. What is beyond 20 is drawn there.")
+    panel = page.js("const {y, text} = document.getElementById('sensitivity').children[0].data[1]; return [y, text]")
+    assert panel[0][-1] == 20 and panel[1][-1] == f"{UIDS[0]}<br>learning rate 1e-4<br>validation loss 1e+6 ± 0"
+    ticks = page.js("return document.getElementById('parallel').data[0].dimensions.at(-1).ticktext")
+    assert ticks[-2:] == ["20 and more", "diverged"]
     assert page.errors() == []
 
 

@@ -24,6 +24,7 @@ def test_the_final_values_are_means_over_seeds_and_missing_where_one_diverged():
     assert [one["log"] for one in data["metrics"]] == [True, False, False]
     assert loss["mean"][:5] == pytest.approx([final + 0.01 for final in FINAL[:5]])
     assert loss["std"][:5] == pytest.approx([0.02 / np.sqrt(2)] * 5, rel=1e-5)
+    assert (loss["ceiling"], accuracy["ceiling"]) == (20.0, None)
     assert accuracy["mean"][0] == pytest.approx(1 - 0.91 / 4)
     assert [one["mean"][5] for one in data["metrics"]] == [one["std"][5] for one in data["metrics"]] == [None] * 3
 

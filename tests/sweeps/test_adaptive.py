@@ -170,7 +170,9 @@ def test_a_space_of_one_point_has_one_trial(name):
         (lambda trials: (trials, [1.0, math.nan, 1.0], [COMPLETED] * 3), "has the cost nan"),
         (lambda trials: (trials, [1.0] * 3, ["complete"] * 3), "unknown status 'complete'; did you mean 'completed'"),
         (lambda trials: (trials, [1.0] * 2, [COMPLETED] * 3), "got 3, 2 and 3"),
+        (lambda trials: (trials, [1.0, -math.inf, 1.0], [COMPLETED] * 3), "has the cost -inf"),
         (lambda trials: (random(SPACE, 1), [1.0], [COMPLETED]), "does not run"),
+        (lambda trials: (trials[:1] * 2, [1.0, 2.0], [COMPLETED] * 2), "is told twice"),
     ],
 )
 def test_what_it_cannot_be_told(name, tell, words):

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kstest
 
 from gradlab.sweeps.adaptive import make_sampler
-from gradlab.sweeps.optuna_sampler import cmaes, gp, nsga2, tpe
+from gradlab.sweeps.optuna_kinds import cmaes, gp, nsga2, tpe
 from gradlab.sweeps.search import COMPLETED, DIVERGED, ENDED, STOPPED
 from gradlab.sweeps.space import Space
 
