@@ -10,19 +10,20 @@ import numpy as np
 
 from gradlab.cli.dry_run import show_sweep
 from gradlab.cli.outputs import write_text
-from gradlab.cli.terminal import Terminal, duration, headings, short
+from gradlab.cli.pictures import draw_sweep
 from gradlab.cli.programs import keep_programs
+from gradlab.cli.terminal import Terminal, duration, headings, short
 from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, SweepConfig, load
+from gradlab.sweeps.boundary import edges
 from gradlab.sweeps.chunks import run_here
 from gradlab.sweeps.cluster import ray_workers
 from gradlab.sweeps.cohorts import Workers
-from gradlab.sweeps.dimensions import Choice, Dimension, Fixed, Integer, Log, OneMinus
 from gradlab.sweeps.journal import Journal, is_unfinished, journal_of, open_journal
 from gradlab.sweeps.results import SweepResult
 from gradlab.sweeps.run import SweepProgress, run_setup
+from gradlab.sweeps.search import COMPLETED
 
 TOP = 5  # trials in the table
-EDGE = 0.03  # the best trial lies at the edge of the space if it is within this share of a dimension
 
 
 def sweep_config(
@@ -57,7 +58,7 @@ def sweep_config(
             result = _run(experiment, terminal, journal, workers)
             result.save(folder)
             write_text(folder / "config.yaml", experiment.to_yaml())
-            _draw(result, folder, terminal)
+            draw_sweep(result, folder, terminal)
         _report(result, folder, terminal)
 
 
@@ -100,30 +101,15 @@ def note_of(now: SweepProgress) -> str:
     return f"best {now.metric} {short(now.best)}, {spent}{bucket}"
 
 
-def _draw(result: SweepResult, folder: Path, terminal: Terminal) -> None:
-    from gradlab.plots import heat_map, learning_curves, save_figure, sensitivity
-
-    if not (result.summary()["diverged"] == 0).any():
-        terminal.warn("every trial diverged, and nothing is drawn: lower the learning rates, or clip the gradients")
-        return
-    names = _by_importance(result)
-    save_figure(learning_curves(result), folder / "learning_curves.png")
-    if names:
-        save_figure(sensitivity(result, names[0]), folder / "sensitivity.png")
-    if len(names) > 1:
-        save_figure(heat_map(result, *names[:2]), folder / "heat_map.png")
-
-
-def _by_importance(result: SweepResult) -> list[str]:
-    """The numbers that vary, learning rates first."""
-    numbers = [name for name in result.space.varying if result.space[name].dynamic]
-    return sorted(numbers, key=lambda name: "learning_rate" not in name)
-
-
 def _report(result: SweepResult, folder: Path, terminal: Terminal) -> None:
     runs, diverged = len(result.trials) * len(result.seeds), int((result.diverged_at >= 0).sum())
     seconds = f"{duration(result.run_seconds.sum())} and {duration(result.compile_seconds.sum())} of compiling"
-    terminal.say(f"{runs:,} runs of {result.steps:,} steps in {seconds}; {diverged} diverged\n")
+    terminal.say(f"{runs:,} runs of {result.steps:,} steps in {seconds}; {diverged} diverged")
+    done, planned = int(result.steps_done.sum()), len(result.trials) * result.steps
+    if done < planned:
+        ended = int((result.outcome != COMPLETED).sum())
+        terminal.say(f"{ended} of {len(result.trials)} trials ended early: {done / planned:.0%} of the steps were run")
+    terminal.say("")
     if (result.summary()["diverged"] == 0).any():
         _print_best(result, terminal)
         for warning in edge_warnings(result):
@@ -152,35 +138,8 @@ def _with_spread(row: Any) -> str:
 
 def edge_warnings(result: SweepResult) -> list[str]:
     """For each number of the space in which the best trial lies at an end: a better one may lie outside."""
-    best = result.best().iloc[0]
-    found = []
-    for name in result.space.varying:
-        dimension, value = result.space[name], best[name]
-        place = place_in(dimension, value)
-        if place is not None and not EDGE <= place <= 1 - EDGE:
-            low, high = sorted((dimension.grid(2)[0], dimension.grid(2)[-1]))
-            ends = f"{short(low)} to {short(high)}"
-            found.append(f"the best trial is at the edge of the space, {name} = {short(value)} of {ends}: widen it")
-    return found
-
-
-def place_in(dimension: Dimension, value: Any) -> float | None:
-    """Where a number lies between the ends of its dimension, 0 to 1; None if it has no ends.
-
-    >>> from gradlab.sweeps.dimensions import linear
-    >>> place_in(linear(1.0, 5.0), 2.0)
-    0.25
-    """
-    if isinstance(dimension, OneMinus):
-        return place_in(dimension.inner, 1 - value)
-    if isinstance(dimension, Fixed) or not dimension.dynamic:
-        return None
-    if isinstance(dimension, Choice):
-        if len(dimension.values) < 3:
-            return None
-        low, high = min(dimension.values), max(dimension.values)
-    else:
-        low, high = dimension.low, dimension.high
-    if isinstance(dimension, Log) or (isinstance(dimension, Integer) and dimension.log):
-        low, high, value = np.log((low, high, value))
-    return float((value - low) / (high - low)) if high > low else None
+    return [
+        f"the best trial is at the edge of the space, {edge.name} = {short(edge.value)} of {short(edge.low)} to "
+        f"{short(edge.high)}: widen it"
+        for edge in edges(result)
+    ]

@@ -205,6 +205,6 @@ def headings(names: Sequence[str]) -> list[str]:
     >>> headings(['optimizer.learning_rate', 'valid_loss']), headings(['task.l2', 'after.l2'])
     (['learning rate', 'validation loss'], ['task.l2', 'after.l2'])
     """
-    last = [name.rpartition(".")[2] for name in names]
+    last = [name.removesuffix(".name").rpartition(".")[2] for name in names]
     words = [name.replace("valid_", "validation_").replace("_", " ") for name in last]
     return [word if last.count(part) == 1 else name for word, part, name in zip(words, last, names, strict=True)]

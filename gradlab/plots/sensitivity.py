@@ -1,17 +1,29 @@
 """How a sweep's outcome depends on one hyperparameter, or on two."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.tri import LinearTriInterpolator, TriAnalyzer, Triangulation
 
-from gradlab.plots.scales import CROSS, Scale, cell_borders, color_norm, scale_of
-from gradlab.plots.style import COLORMAP, PALETTE, axes_or_new, legend_beside, readable, short, spans_decades
+from gradlab.plots.scales import CROSS, Scale, cell_borders, color_norm, outcomes_of, scale_of
+from gradlab.plots.style import (
+    COLORMAP,
+    CONTEXT,
+    PALETTE,
+    axes_or_new,
+    legend_beside,
+    line_style,
+    readable,
+    short,
+    spans_decades,
+)
 from gradlab.sweeps.results import SweepResult
 from gradlab.sweeps.table import mode_of
 
 BINS = 12  # of an axis with more values than that
+POINTS = {"ls": "none", "marker": "o", "ms": 4.5, "mew": 0, "alpha": 0.75}
 RESOLUTION = 300  # points along each side of an interpolated map
 FLAT = 0.05  # thinner triangles, by the ratio of inscribed to circumscribed circle, lie along the border
 
@@ -21,17 +33,21 @@ def sensitivity(
     x: str = "learning_rate",
     metric: str | None = None,
     *,
+    by: str | None = None,
     mode: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """The final metric of every trial against one hyperparameter, with the best and the median along it.
 
-    A point is the mean over the seeds.  Trials of which a seed diverged are crosses on the upper edge.
+    A point is the mean over the seeds.  Trials of which a seed diverged are crosses on the upper edge, those that were
+    stopped because others were better are grey.
 
     Args:
       result: a sweep.
       x: the hyperparameter.
       metric: by default the sweep's main one.
+      by: another hyperparameter, such as ``'optimizer.name'``, each of whose values gets points and a line of the best
+        of its own.
       mode: ``'min'`` or ``'max'``; by default what suits the metric's name.
       ax: axes to draw in.
 
@@ -42,26 +58,40 @@ def sensitivity(
     mode = mode or mode_of(metric)
     best = result.best(metric, mode)
     summary, scale = result.summary(metric), scale_of(result, x)
-    completed = (summary["diverged"] == 0).to_numpy()
+    completed, stopped, diverged = outcomes_of(summary)
     score = summary["mean"].to_numpy()
     ax = axes_or_new(ax, width=8.0)
-    points = {"ls": "none", "marker": "o", "ms": 4.5, "mew": 0, "alpha": 0.75, "color": PALETTE[4]}
-    ax.plot(scale.values[completed], score[completed], **points, label="a trial")
-    envelope, middle = _along(scale, score, completed, mode)
+    if stopped.any():
+        ax.plot(scale.values[stopped], score[stopped], **POINTS, color=CONTEXT, label=f"stopped: {stopped.sum()}")
     along = {"ls": "none", "marker": "_", "ms": 22, "mew": 2} if scale.ticks else {"lw": 1.7}
-    ax.plot(*middle, **({"color": PALETTE[5], "ls": "--", "label": "median of a bin"} | along))
-    ax.plot(*envelope, **({"color": PALETTE[0], "label": "best of a bin"} | along))
+    if by is None:
+        ax.plot(scale.values[completed], score[completed], **POINTS, color=PALETTE[4], label="a trial")
+        envelope, middle = _along(scale, score, completed, mode)
+        ax.plot(*middle, **({"color": PALETTE[5], "ls": "--", "label": "median of a bin"} | along))
+        ax.plot(*envelope, **({"color": PALETTE[0], "label": "best of a bin"} | along))
+    for index, (value, members) in enumerate(_groups(result, by)):
+        own, style = completed & members, line_style(index)
+        if own.any():
+            ax.plot(scale.values[own], score[own], **POINTS, color=style["color"])
+            ax.plot(*_along(scale, score, own, mode)[0], **(style | {"label": f"{value}, best of a bin"} | along))
     winner = int((summary["uid"] == best["uid"][0]).to_numpy().argmax())
     label = f"best: {short(score[winner])} at {scale.label} {scale.text(winner)}"
     ax.plot(scale.values[winner], score[winner], "o", ms=11, mfc="none", mec=PALETTE[1], mew=1.8, label=label)
-    _cross_out(ax, scale.values[~completed])
+    _cross_out(ax, scale.values[diverged])
     scale.label_axis(ax, "x")
-    if spans_decades(score[completed], mode):
+    if spans_decades(score[~diverged], mode):
         ax.set_yscale("log")
     ax.set_ylabel(f"final {readable(metric)}")
     ax.set_title(f"Sensitivity to {scale.label}, {len(score)} trials", pad=12)
     legend_beside(ax)
     return ax
+
+
+def _groups(result: SweepResult, by: str | None) -> Iterator[tuple[Any, np.ndarray]]:
+    """Each value of a hyperparameter, and which trials have it."""
+    values = [] if by is None else result.values(by)
+    for value in dict.fromkeys(values):
+        yield value, np.asarray([one == value for one in values])
 
 
 def _along(scale: Scale, score: np.ndarray, completed: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray]:

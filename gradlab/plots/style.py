@@ -54,10 +54,10 @@ def legend_below(ax: Axes, **options: Any) -> None:
 def readable(name: str) -> str:
     """A metric's or hyperparameter's name as words.
 
-    >>> readable('valid_loss'), readable('optimizer.learning_rate')
-    ('validation loss', 'learning rate')
+    >>> readable('valid_loss'), readable('optimizer.learning_rate'), readable('optimizer.name')
+    ('validation loss', 'learning rate', 'optimizer')
     """
-    words = name.split(".")[-1].replace("valid_", "validation_").replace("train_", "training_")
+    words = name.removesuffix(".name").split(".")[-1].replace("valid_", "validation_").replace("train_", "training_")
     return words.replace("_", " ")
 
 

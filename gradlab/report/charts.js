@@ -6,7 +6,7 @@ const FONT = {family: "system-ui, sans-serif", size: 12, color: "#1a1a1a"};
 const BUTTONS = {modeBarButtons: [["toImage", "resetScale2d"]], displaylogo: false, responsive: true};
 
 /** A text for plotly, which reads tags in most of what it shows. */
-const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
 
 /** Ticks from low to high, both included: powers of ten for logarithms, else round numbers; pairs of place and text. */
 function ticksOf(low, high, log) {

@@ -20,13 +20,14 @@ function drawnCurves(shown) {
 function curveTrace(trial, share) {
   const {x, y} = curveOf(state.metric, trial), marked = state.marked.has(trial);
   const ended = data.trials.status[trial] === "diverged" && y.length;
-  const color = competes(trial) ? shareColor(share[trial]) : data.colors.diverged;
+  const {context, diverged} = data.colors;
+  const color = competes(trial) ? shareColor(share[trial]) : scored(trial) ? context : diverged;
   const name = `${data.trials.uid[trial].slice(0, 6)}  ${scoreText(state.metric, trial) || data.trials.status[trial]}`;
   return {
     x, y, name: plain(name), meta: data.trials.uid[trial], customdata: x.map(() => trial), showlegend: marked,
     mode: ended || y.length === 1 ? "lines+markers" : "lines",
     marker: {symbol: ended ? "x" : "circle", size: x.map((_, i) => (i === x.length - 1 ? 8 : 0))},
-    line: marked ? {...markStyle(trial), width: 3} : {color: state.marked.size ? data.colors.context : color, width: 1},
+    line: marked ? {...markStyle(trial), width: 3} : {color: state.marked.size ? context : color, width: 1},
     opacity: marked ? 1 : state.marked.size ? 0.5 : 0.8,
     hovertemplate: "step %{x}: %{y:.4g}<extra>%{fullData.name}</extra>",
   };

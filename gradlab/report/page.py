@@ -93,7 +93,7 @@ def _hash(script: str) -> str:
 
 def _as_script(data: str) -> str:
     """JSON that ends no script element and begins no comment, whatever its strings are; it reads as the same data."""
-    return data.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+    return data.replace("<", r"\u003c")
 
 
 def _text(path: Path) -> str | None:

@@ -40,8 +40,8 @@ function lineColors(drawn) {
   colorscale.push([1, fixed.at(-1)]);
   const color = drawn.map((trial) => {
     if (state.marked.has(trial)) return 3.5 + (state.marked.get(trial) % palette.length);
-    if (state.marked.size) return 2.5; // grey beside what is marked
-    return competes(trial) ? share[trial] : 1.5;
+    if (state.marked.size) return 2.5; // light grey beside what is marked
+    return competes(trial) ? share[trial] : scored(trial) ? 2.5 : 1.5;
   });
   return {color, colorscale, cmin: 0, cmax: most, showscale: false};
 }

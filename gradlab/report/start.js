@@ -5,9 +5,9 @@ function update({parallel = true} = {}) {
   const shown = passing(), count = trials.filter(shown).length;
   const marked = state.marked.size ? `, ${state.marked.size} marked` : "";
   element("shown").textContent = `${counted(count)} of ${counted(trials.length)} trials shown${marked}`;
-  const others = trials.filter((trial) => !competes(trial)).map((trial) => data.trials.status[trial]);
-  element("lost-key").hidden = !others.length;
-  element("lost-word").textContent = [...new Set(others)].join(", ");
+  element("stopped-key").hidden = trials.every((trial) => competes(trial) || !scored(trial));
+  element("lost-key").hidden = trials.every((trial) => scored(trial));
+  element("lost-word").textContent = lostWord();
   drawTable(shown);
   return Promise.all([drawCurves(shown), drawSensitivity(shown), parallel && drawParallel()]);
 }

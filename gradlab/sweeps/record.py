@@ -9,8 +9,8 @@ import numpy as np
 from gradlab.sweeps.chunks import Chunk, Report
 from gradlab.sweeps.clock import compile_seconds
 from gradlab.sweeps.results import VALID_LOSS, SweepResult
-from gradlab.sweeps.search import COMPLETED, DIVERGED
 from gradlab.sweeps.schedulers import as_data
+from gradlab.sweeps.search import COMPLETED, DIVERGED
 from gradlab.sweeps.setup import Setup
 from gradlab.sweeps.table import mode_of
 from gradlab.sweeps.trial import Trial

@@ -27,6 +27,7 @@ from gradlab.sweeps.table import final_of, make_table, mode_of, storable, value_
 from gradlab.sweeps.trial import Trial
 
 if TYPE_CHECKING:
+    import optuna
     import pandas
 
 LOSS = "loss"  # the name of the training-loss curve, beside those of the metrics
@@ -224,6 +225,23 @@ class SweepResult:
     def top(self, k: int = 10, metric: str | None = None, mode: str | None = None) -> "pandas.DataFrame":
         """The k best rows, as `best` orders them."""
         return self.best(metric, mode, k)
+
+    def to_optuna(self, metric: str | None = None, mode: str | None = None) -> "optuna.Study":
+        """The sweep as an Optuna study in memory, for its pictures, importances and dashboards.
+
+        A trial that diverged or was stopped is pruned; `gradlab.sweeps.optuna_export` says how values are written.
+
+        Args:
+          metric: by default the main one.
+          mode: ``'min'`` or ``'max'``; by default what suits the metric's name.
+
+        Raises:
+          ModuleNotFoundError: Optuna is not installed.
+          ValueError: an unknown metric or mode.
+        """
+        from gradlab.sweeps.optuna_export import to_study
+
+        return to_study(self, metric, mode)
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the files of a sweep into a folder that exists; each replaces its predecessor when it is complete."""

@@ -5,22 +5,14 @@ import pytest
 
 import gradlab
 from gradlab.cli import sweeps
-from gradlab.cli.sweeps import edge_warnings, place_in
-from gradlab.sweeps.dimensions import choice, fixed, integer, linear, log, one_minus
+from gradlab.cli.sweeps import edge_warnings
 from gradlab.sweeps.results import SweepResult
 from gradlab.tasks import quadratic, surface_task
 
-FILES = {
-    "config.yaml",
-    "curves.npz",
-    "events.jsonl",
-    "heat_map.png",
-    "learning_curves.png",
-    "resolved.json",
-    "results.csv",
-    "results.parquet",
-    "sensitivity.png",
-}
+DATA = {"config.yaml", "curves.npz", "events.jsonl", "resolved.json", "results.csv", "results.parquet"}
+OF_ONE_NUMBER = {"best_of_k.png", "importances.png", "learning_curves.png", "rate_by_steps.png"}
+OF_ONE_NUMBER |= {"sensitivity.png", "slices.png"}
+FILES = DATA | OF_ONE_NUMBER | {"heat_map.png", "parallel_coordinates.png"}
 
 
 def names(folder):
@@ -68,14 +60,14 @@ def test_a_sweep_that_diverges_as_a_whole_is_saved_and_told(folder, gradlab_comm
     result = gradlab_command("sweep", "sweep.yaml", *sets, "--set", "sweep.sampler=grid")
     assert result.exit_code == 0, result.output
     assert "warning: every trial diverged" in result.output
-    assert names(folder / "runs/sweep") == FILES - {"heat_map.png", "learning_curves.png", "sensitivity.png"}
+    assert names(folder / "runs/sweep") == DATA
 
 
 def test_one_number_has_no_heat_map(folder, gradlab_command):
     space = "sweep.space={optimizer.learning_rate: [0.1, 0.2], optimizer.nesterov: [true, false]}"
     result = gradlab_command("sweep", "sweep.yaml", "--set", space, "--set", "sweep.sampler=grid")
     assert result.exit_code == 0, result.output
-    assert names(folder / "runs/sweep") == FILES - {"heat_map.png"}
+    assert names(folder / "runs/sweep") == DATA | OF_ONE_NUMBER - {"importances.png"}
 
 
 def test_the_best_at_the_edge_is_told(folder, gradlab_command):
@@ -92,27 +84,6 @@ def test_the_best_inside_is_not_told(folder, gradlab_command):
     sets = ["--set", space, "--set", "sweep.sampler=grid", "--set", "optimizer.momentum=0"]
     assert "edge" not in gradlab_command("sweep", "sweep.yaml", *sets).output
     assert edge_warnings(SweepResult.load(folder / "runs/sweep")) == []
-
-
-@pytest.mark.parametrize(
-    ("dimension", "value", "place"),
-    [
-        (linear(1, 3), 1.5, 0.25),
-        (log(1e-4, 1e-2), 1e-3, 0.5),
-        (one_minus(log(1e-4, 1e-2)), 0.999, 0.5),
-        (integer(1, 5), 2, 0.25),
-        (integer(1, 16, log=True), 4, 0.5),
-        (choice([3, 1, 2]), 3, 1.0),
-        (choice([1, 2]), 2, None),
-        (choice(["a", "b", "c"]), "a", None),
-        (fixed(2), 2, None),
-        (linear(1, 1), 1, None),
-    ],
-)
-def test_places(dimension, value, place):
-    found = place_in(dimension, value)
-    assert (found is None) == (place is None)
-    assert place is None or found == pytest.approx(place)
 
 
 def test_a_dry_run_counts_and_trains_nothing(folder, gradlab_command, monkeypatch):
@@ -158,7 +129,7 @@ def test_control_c_ends_cleanly(folder, gradlab_command, monkeypatch):
 def test_a_signal_stops_after_the_segment(folder, gradlab_command, monkeypatch):
     original, calls = sweeps.run_setup, []
 
-    def signalled(setup, progress, journal):
+    def signalled(setup, progress, journal, workers):
         def tell(now):
             calls.append(now.done)
             if len(calls) == 2:

@@ -57,7 +57,7 @@ def test_a_diverged_trial_is_shown_as_such(page):
     assert row[STATUS] == "diverged: 1 of 2 seeds, first at step 12"
     curve = page.curves()[UIDS[5]]
     assert curve["x"] == [0, 10] and curve["y"] == [2, 26] and curve["mode"] == "lines+markers"
-    assert page.find("#lost-word").text == "diverged"
+    assert page.find("#lost-word").text == "diverged" and not page.find("#stopped-key").is_displayed()
     assert page.find("#sensitivity-note").text == "Crosses on the upper edge: diverged."
     text = page.js(
         "return document.body.innerText + [...document.querySelectorAll('svg text')].map(t => t.textContent)"
@@ -176,8 +176,8 @@ def test_a_stopped_trial_keeps_its_value_and_ranks_below_those_that_ran_on(brows
     assert page.column(1) == [UIDS[i] for i in (3, 2, 1, 0, 4, 5)]
     assert page.rows()[4][LOSS] == "0.05 ± 0" and page.rows()[4][STATUS] == "stopped: at step 10"
     curve = page.curves()[UIDS[4]]
-    assert (curve["x"], curve["color"], curve["mode"]) == ([0, 10], "#555555", "lines")
-    assert page.find("#lost-word").text == "stopped, diverged"
+    assert (curve["x"], curve["color"], curve["mode"]) == ([0, 10], "#B8B8B8", "lines")
+    assert page.find("#stopped-key").is_displayed() and page.find("#lost-word").text == "diverged"
     assert "Open circles: stopped" in page.find("#sensitivity-note").text
     symbols = page.js("return document.getElementById('sensitivity').children[0].data[1].marker.symbol")
     assert symbols == ["circle"] * 4 + ["circle-open"]

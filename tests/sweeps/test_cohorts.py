@@ -1,4 +1,4 @@
-"""Schedulers and samplers in the engine: who goes on keeps its numbers, who stops costs nothing, kills change nothing."""
+"""Schedulers and samplers in the engine: who goes on keeps its numbers, who stops costs nothing; kills change none."""
 
 import functools
 
