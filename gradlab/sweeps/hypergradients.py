@@ -13,9 +13,9 @@ segments and runs them again on the way back (arXiv 1604.06174).  Both give the 
 ``horizon`` H differentiates the last H steps only: Z_{T-H} = 0, what the numbers did before counts as given.  That is
 cheaper, and biased: it favours what lowers the cost quickly, such as a small learning rate (arXiv 1803.02021).
 
-The derivative is that of the steps as they are computed.  Where an update takes a sign, rounds, compares or stops a
-gradient, the jump does not count.  The root in Adam has no derivative at a parameter whose gradient has always been
-zero: the derivatives are NaN then, unless ``eps_root`` is positive.
+The derivative is that of the steps as they are computed: where an update takes a sign, rounds, compares or stops a
+gradient, the jump does not count.  It is local: at a rate near the edge of stability the cost is rugged and its slope
+large, and neither says much about the cost a little further on.
 """
 
 import functools

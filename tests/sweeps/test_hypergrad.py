@@ -66,6 +66,16 @@ def test_steps_have_the_length_that_is_asked_for_then_grow_and_halve():
     np.testing.assert_allclose(chains.steps, [0.075], rtol=1e-12)
 
 
+def test_along_a_wall_a_step_has_its_whole_length():
+    points, _ = Hypergrad(step=0.1).propose([[1.0, 0.5], [0.0, 0.5]], [[-3.0, 4.0], [3.0, 4.0]], [1.0, 1.0])
+    np.testing.assert_allclose(points, [[1.0, 0.4], [0.0, 0.4]], rtol=1e-12)
+
+
+def test_along_a_wall_a_step_has_its_whole_length():
+    points, _ = Hypergrad(step=0.1).propose([[1.0, 0.5], [0.0, 0.5]], [[-3.0, 4.0], [3.0, 4.0]], [1.0, 1.0])
+    np.testing.assert_allclose(points, [[1.0, 0.4], [0.0, 0.4]], rtol=1e-12)
+
+
 def test_each_chain_decides_for_itself():
     scheduler = Hypergrad(step=0.2)
     points, chains = scheduler.propose([[0.5], [0.5]], [[1.0], [1.0]], [1.0, 1.0])
