@@ -123,6 +123,15 @@ def sweep(
             metavar="ADDRESS", help="Run chunks as tasks of Ray: ray, or ray://host:port.", show_default=False
         ),
     ] = None,
+    writers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--writer",
+            metavar="NAME",
+            help="Write the curves to tensorboard, wandb (offline) or mlflow as well. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: DryRun = False,
     progress: How = ProgressMode.bar,
     quiet: Quiet = False,
@@ -143,6 +152,7 @@ def sweep(
     """
     named = {"sweep.sampler": sampler, "sweep.scheduler": scheduler}
     assignments = [*(assignments or []), *(f"{key}={name}" for key, name in named.items() if name is not None)]
+    assignments += [f"writers=[{', '.join(writers)}]"] if writers else []
     terminal = Terminal(quiet, progress)
     with user_errors(terminal):
         from gradlab.cli.sweeps import sweep_config

@@ -22,6 +22,7 @@ from gradlab.sweeps.journal import Journal, is_unfinished, journal_of, open_jour
 from gradlab.sweeps.results import SweepResult
 from gradlab.sweeps.run import SweepProgress, run_setup
 from gradlab.sweeps.search import COMPLETED
+from gradlab.sweeps.writers import check_writers, write_files
 
 TOP = 5  # trials in the table
 
@@ -47,6 +48,7 @@ def sweep_config(
         if dry_run:
             show_sweep(experiment.setup, terminal)
             return
+        check_writers(experiment.config.writers)
         keep_programs()
         workers = run_here if cluster is None else ray_workers(cluster)
         folder = out or experiment.out
@@ -58,6 +60,7 @@ def sweep_config(
             result = _run(experiment, terminal, journal, workers)
             result.save(folder)
             write_text(folder / "config.yaml", experiment.to_yaml())
+            write_files(result, folder, experiment.config.writers)
             draw_sweep(result, folder, terminal)
         _report(result, folder, terminal)
 

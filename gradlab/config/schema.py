@@ -23,10 +23,11 @@ from gradlab.config import parts
 from gradlab.config.errors import error_at, errors_together
 from gradlab.config.recipe import Recipe
 from gradlab.config.scalars import Text, Whole
-from gradlab.config.sections import Section, Sweep, SweepTrain, Train
+from gradlab.config.sections import Section, Sweep, SweepTrain, Train, name_among
 from gradlab.core.check import suggestion
 from gradlab.sweeps.setup import TASK, Setup, prepare
 from gradlab.sweeps.space import Space, dimension_from
+from gradlab.sweeps.writers import WRITERS
 from gradlab.tasks.task import Task
 
 
@@ -46,7 +47,7 @@ TransformPart = Annotated[dict[str, Any], BeforeValidator(functools.partial(part
 class Config(Section):
     """What every config has."""
 
-    others: ClassVar[tuple[str, ...]] = ("optimizer", "race", "contest", "tuning", "sweep", "train")
+    others: ClassVar[tuple[str, ...]] = ("optimizer", "race", "contest", "tuning", "sweep", "train", "writers")
 
     task: TaskPart
     before: list[TransformPart] = []
@@ -140,6 +141,7 @@ class SweepConfig(Config):
     optimizer: OptimizerPart
     train: SweepTrain
     sweep: Sweep
+    writers: list[Annotated[Text, name_among("writer", WRITERS)]] = []  # beside the files
 
     @property
     def recipe(self) -> Recipe:

@@ -41,7 +41,9 @@ class Section(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
-def _name_among(noun: str, names: Any) -> BeforeValidator:
+def name_among(noun: str, names: Any) -> BeforeValidator:
+    """A string that is one of the names."""
+
     def check(value: Any) -> Any:
         if isinstance(value, str) and value not in names:
             raise errors_together([error_at([], f"unknown {noun} {value!r}{suggestion(value, names)}", value)])
@@ -81,7 +83,7 @@ class SweepTrain(Section):
     steps: Count | None = None
     epochs: Count | None = None
     batch_size: Count | None = None
-    sampling: Annotated[Text, _name_among("sampling", SAMPLINGS)] = "epoch"
+    sampling: Annotated[Text, name_among("sampling", SAMPLINGS)] = "epoch"
     accumulate: Count = 1
     eval_every: Count | None = None
 
@@ -134,8 +136,8 @@ def metric_names(task: Task) -> list[str]:
     return list(jax.eval_shape(lambda key: task.metrics(*task.init(key), data), jax.random.key(0)))
 
 
-sampler_names = _name_among("sampler", SAMPLERS)
-any_sampler = _name_among("sampler", [*SAMPLERS, *ADAPTIVE])
+sampler_names = name_among("sampler", SAMPLERS)
+any_sampler = name_among("sampler", [*SAMPLERS, *ADAPTIVE])
 _scheduler_names = [*SCHEDULERS, Hypergrad.name]
 
 
@@ -173,5 +175,5 @@ class Sweep(Section):
     batch: Count | None = None
     scheduler: Annotated[Any, BeforeValidator(_scheduler)] = "all"
     chunk: Count | None = None
-    lane_method: Annotated[Text, _name_among("lane method", METHODS)] = "auto"
+    lane_method: Annotated[Text, name_among("lane method", METHODS)] = "auto"
     memory: Annotated[Number, Field(ge=1)] | None = None

@@ -78,8 +78,8 @@ def cmaes(space: Space, *, seed: int = 0, batch: int = BATCH, population: int | 
         population = max(batch, 4 + math.floor(3 * math.log(len(numbers))))
     check_whole("population", population, 4)
     with quiet():
-        sampler = CmaEsSampler(popsize=population, n_startup_trials=0, warn_independent_sampling=False, seed=seed)
-    made = OptunaSampler(space, sampler, batch=batch, rounds=False)
+        sampler = CmaEsSampler(popsize=population, warn_independent_sampling=False, seed=seed)
+    made = OptunaSampler(space, sampler, batch=batch)
     made.declare()  # else the whole first batch would be random: CMA-ES reads the space from a trial that is finished
     return made
 

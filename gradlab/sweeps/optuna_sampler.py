@@ -1,8 +1,7 @@
 """A sampler of Optuna, asked for batches of trials and told what became of them.
 
 Optuna searches in coordinates of its own: a linear, log or one_minus dimension is the number u in [0, 1] that its
-`from_unit` reads, so that each is uniform; an integer is an integer, on a log scale if it has one, but for cmaes it is
-u as well, because a Gaussian that is told rounded points shrinks until it no longer leaves one of them; a choice is a
+`from_unit` reads, so that each is uniform; an integer is an integer, on a log scale if it has one; a choice is a
 category, whatever its values, so that no order is read into them; what has one value only is not searched.
 
 A trial of a batch that still runs counts, so that the batch spreads: for tpe as a bad one (the constant liar), for gp
@@ -44,22 +43,13 @@ class OptunaSampler:
       sampler: Optuna's, with a seed.
       batch: how many trials a round should have.
       prunes: whether it makes use of trials that were stopped.
-      rounds: whether it understands integers.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        sampler: "optuna.samplers.BaseSampler",
-        *,
-        batch: int,
-        prunes: bool = False,
-        rounds: bool = True,
-    ):
+    def __init__(self, space: Space, sampler: "optuna.samplers.BaseSampler", *, batch: int, prunes: bool = False):
         import optuna
 
         self.space, self.batch, self.prunes = space, batch, prunes
-        self._searched = _distributions(space, rounds)
+        self._searched = _distributions(space)
         self._running: dict[str, list[optuna.Trial]] = {}  # uid -> all proposals of it that wait for the outcome
         self._known: dict[str, tuple[float, str]] = {}  # uid -> cost, status
         with quiet():
@@ -128,7 +118,7 @@ class OptunaSampler:
         return Trial.of(values)
 
 
-def _distributions(space: Space, rounds: bool) -> dict[str, "optuna.distributions.BaseDistribution"]:
+def _distributions(space: Space) -> dict[str, "optuna.distributions.BaseDistribution"]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     made = {}
@@ -136,7 +126,7 @@ def _distributions(space: Space, rounds: bool) -> dict[str, "optuna.distribution
         dimension = space[name]
         if isinstance(dimension, Choice):
             made[name] = CategoricalDistribution(range(len(dimension.values)))
-        elif isinstance(dimension, Integer) and rounds:
+        elif isinstance(dimension, Integer):
             made[name] = IntDistribution(dimension.low, dimension.high, log=dimension.log)
         else:
             made[name] = FloatDistribution(0.0, 1.0)

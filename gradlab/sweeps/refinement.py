@@ -45,7 +45,9 @@ def _gradients(setup: Setup, record: Record, trials: list[Trial], wanted: np.nda
     gradients = np.zeros_like(points)
     if wanted.any():
         chosen = [trial for trial, want in zip(trials, wanted, strict=True) if want]
+        padded = chosen + chosen[:1] * (len(trials) - len(chosen))  # another number of trials would compile anew
         metric = record.main_metric.removeprefix(record.prefix)
         method, horizon = setup.refinement.method, setup.refinement.horizon
-        gradients[wanted] = hypergradients_of(setup, chosen, metric=metric, method=method, horizon=horizon).unit
+        found = hypergradients_of(setup, padded, metric=metric, method=method, horizon=horizon).unit
+        gradients[wanted] = found[: len(chosen)]
     return gradients

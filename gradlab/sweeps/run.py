@@ -13,6 +13,7 @@ from gradlab.sweeps.search import Scheduler
 from gradlab.sweeps.setup import Make, Setup, prepare
 from gradlab.sweeps.space import Space
 from gradlab.sweeps.trial import Trial
+from gradlab.sweeps.writers import write_files
 from gradlab.tasks.task import Task
 
 
@@ -94,6 +95,7 @@ def sweep(
         result = run_setup(setup, progress, journal)
         if journal is not None:
             result.save(journal.folder)
+            write_files(result, journal.folder)
     return result
 
 

@@ -17,12 +17,13 @@ from gradlab.core.values import describe
 from gradlab.optimizers import REGISTRY
 from gradlab.sweeps.adaptive import ADAPTIVE, make_sampler
 from gradlab.sweeps.dimensions import Choice
-from gradlab.sweeps.hypergrad import Hypergrad
+from gradlab.sweeps.hypergrad import Hypergrad, moving
 from gradlab.sweeps.lanes import Lanes, Plan
 from gradlab.sweeps.samplers import SAMPLERS, draw
 from gradlab.sweeps.schedulers import as_data, make_scheduler
 from gradlab.sweeps.search import Sampler, Scheduler
 from gradlab.sweeps.space import Bucket, Space
+from gradlab.sweeps.training_cost import checked_horizon
 from gradlab.sweeps.trial import Trial, canonical_json
 from gradlab.sweeps.width import METHODS, Limits
 from gradlab.tasks.task import Task
@@ -267,6 +268,13 @@ def resolve_scheduler(scheduler: Any) -> tuple[Scheduler, Hypergrad | None]:
 def _check_search(setup: Setup) -> None:
     """What does not go together."""
     setup.scheduler.cohorts(round_of(setup), setup.evals)
+    if setup.refinement is not None:
+        checked_horizon(setup.refinement.horizon, setup.plan.steps)
+        if not moving(setup.space):
+            raise ValueError(
+                f"scheduler 'hypergrad' moves numbers along their derivatives, and of {', '.join(setup.space)} none has a "
+                "range; give one as {log: [low, high]} or the like"
+            )
     if setup.adaptive and setup.drawing.count % round_of(setup):
         try:
             setup.scheduler.cohorts(setup.drawing.count % round_of(setup), setup.evals)

@@ -9,7 +9,7 @@ from gradlab.cli.sweeps import edge_warnings
 from gradlab.sweeps.results import SweepResult
 from gradlab.tasks import quadratic, surface_task
 
-DATA = {"config.yaml", "curves.npz", "events.jsonl", "resolved.json", "results.csv", "results.parquet"}
+DATA = {"config.yaml", "curves.npz", "events.jsonl", "metrics.jsonl", "resolved.json", "results.csv", "results.parquet"}
 OF_ONE_NUMBER = {"best_of_k.png", "importances.png", "learning_curves.png", "rate_by_steps.png"}
 OF_ONE_NUMBER |= {"sensitivity.png", "slices.png"}
 FILES = DATA | OF_ONE_NUMBER | {"heat_map.png", "parallel_coordinates.png"}

@@ -142,6 +142,15 @@ def test_a_round_may_be_spread_over_batches(count):
     assert batches == rounds
 
 
+def test_a_round_is_over_when_all_of_it_was_told():
+    sampler = coordinate(SQUARE)
+    first, second = sampler.ask(4), sampler.ask(5)
+    sampler.tell(second, [1.0] * 5, [COMPLETED] * 5)
+    assert sampler.ask(9) == []
+    sampler.tell(first, [2.0] * 4, [COMPLETED] * 4)
+    assert sampler.ask(9)[0].values == {"x": 0.375, "y": 0.75}
+
+
 dimensions = st.sampled_from(
     [
         {"linear": [-1.0, 2.0]},
@@ -179,9 +188,9 @@ def test_on_any_landscape_it_ends_repeats_nothing_stays_inside_and_knows_the_bes
 
 def test_a_start_may_name_fixed_values_and_have_the_numbers_of_numpy():
     space = Space({"rate": {"log": [0.1, 10.0]}, "count": {"integer": [1, 9]}, "width": [32, 64], "eps": 1e-8})
-    start = {"rate": np.float64(1.0), "count": np.int64(3), "width": np.int64(64), "eps": 1e-8}
+    start = {"rate": np.float64(0.1234567890123456), "count": np.int64(3), "width": np.int64(64), "eps": 1e-8}
     trial = coordinate(space, start=start).centre
-    assert trial.values == {"rate": 1.0, "count": 3, "width": 64, "eps": 1e-8}
+    assert trial.values == {"rate": 0.1234567890123456, "count": 3, "width": 64, "eps": 1e-8}
     assert [type(value) for value in trial.values.values()] == [float, int, int, float]
 
 

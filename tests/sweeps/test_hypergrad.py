@@ -71,11 +71,6 @@ def test_along_a_wall_a_step_has_its_whole_length():
     np.testing.assert_allclose(points, [[1.0, 0.4], [0.0, 0.4]], rtol=1e-12)
 
 
-def test_along_a_wall_a_step_has_its_whole_length():
-    points, _ = Hypergrad(step=0.1).propose([[1.0, 0.5], [0.0, 0.5]], [[-3.0, 4.0], [3.0, 4.0]], [1.0, 1.0])
-    np.testing.assert_allclose(points, [[1.0, 0.4], [0.0, 0.4]], rtol=1e-12)
-
-
 def test_each_chain_decides_for_itself():
     scheduler = Hypergrad(step=0.2)
     points, chains = scheduler.propose([[0.5], [0.5]], [[1.0], [1.0]], [1.0, 1.0])

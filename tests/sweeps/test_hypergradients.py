@@ -1,8 +1,6 @@
 """Hypergradients equal finite differences of whole runs, and formulas where there are any."""
 
 import dataclasses
-import dataclasses
-import functools
 
 import flax.linen as nn
 import jax
@@ -12,86 +10,12 @@ import pytest
 
 import gradlab
 from gradlab.sweeps.dimensions import integer, linear, log, one_minus
-from gradlab.sweeps.hypergradients import _forward, _reverse, hypergradients, unit_slope
-from gradlab.sweeps.lanes import Lanes, Plan
+from gradlab.sweeps.hypergradients import hypergradients, unit_slope
+from gradlab.sweeps.lanes import Plan
 from gradlab.sweeps.space import Space
-from gradlab.sweeps.training_cost import training_cost
 from gradlab.sweeps.trial import Trial
-from gradlab.tasks import flax_task, make_task, quadratic, surface_task
-
-STEPS, SEEDS = 11, (3, 8)
-PLAN = Plan(steps=STEPS, segment=4, batch_size=16, sampling="epoch")
-
-
-def rows(x, y):
-    return {"train": {"x": x[:40], "y": y[:40]}, "valid": {"x": x[40:], "y": y[40:]}}
-
-
-@functools.cache
-def task():
-    """A classification in float64, so that differences are exact to many digits; three batches are an epoch."""
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=(60, 5))
-    y = (x @ generator.normal(size=(5, 3)) + generator.normal(size=(60, 3))).argmax(1)
-    return flax_task(nn.Dense(3, param_dtype=jnp.float64), **rows(x, y), label_smoothing=0.1)
-
-
-@functools.cache
-def regression():
-    generator = np.random.default_rng(1)
-    x = generator.normal(size=(60, 5))
-    y = x @ generator.normal(size=(5, 1)) + 0.3 * generator.normal(size=(60, 1))
-    return flax_task(nn.Dense(1, param_dtype=jnp.float64), **rows(x, y), loss="squared_error")
-
-
-def warm(peak, warmup, length):
-    return gradlab.sgd(gradlab.warmup_cosine_decay_schedule(0.0, peak, warmup, length))
-
-
-CASES = {
-    "sgd": (gradlab.sgd, {"learning_rate": log(0.01, 1.0)}, {"learning_rate": 0.2}),
-    "momentum": (
-        functools.partial(gradlab.sgd, nesterov=True),
-        {"learning_rate": log(0.01, 1.0), "momentum": linear(0.0, 0.95)},
-        {"learning_rate": 0.1, "momentum": 0.7},
-    ),
-    "adamw": (
-        gradlab.adamw,
-        {"learning_rate": log(1e-3, 1.0), "b2": one_minus(log(1e-3, 1e-1)), "weight_decay": log(1e-3, 1.0)},
-        {"learning_rate": 0.05, "b2": 0.98, "weight_decay": 0.3},
-    ),
-    "schedule": (
-        warm,
-        {"peak": log(0.01, 1.0), "warmup": 2, "length": integer(5, 40)},
-        {"peak": 0.3, "warmup": 2, "length": 13},
-    ),
-    "task": (
-        gradlab.sgd,
-        {"task.label_smoothing": linear(0.0, 0.5), "learning_rate": [0.2, 0.5]},
-        {"task.label_smoothing": 0.2, "learning_rate": 0.5},
-    ),
-}
-
-
-def cost_of_fit(make, values, metric="loss", task_=None):
-    """The mean of the last metric over the seeds, each run alone by `fit`."""
-    own = {name.removeprefix("task."): value for name, value in values.items() if name.startswith("task.")}
-    rest = {name: value for name, value in values.items() if not name.startswith("task.")}
-    problem = (task_ or task()).replace(**own)
-    runs = [
-        gradlab.fit(problem, make(**rest), steps=STEPS, key=seed, batch_size=16, eval_every=STEPS) for seed in SEEDS
-    ]
-    return np.mean([run.metrics[metric][-1] for run in runs])
-
-
-def difference(make, values, name, width=1e-5, **options):
-    """The central difference of the cost by one number."""
-    ends = [cost_of_fit(make, {**values, name: values[name] + move}, **options) for move in (width, -width)]
-    return (ends[0] - ends[1]) / (2 * width)
-
-
-def of(make, space, trials, task_=None, **options):
-    return hypergradients(task_ or task(), make, space, trials, **{"seeds": SEEDS, "plan": PLAN, **options})
+from gradlab.tasks import flax_task, quadratic, surface_task
+from tests.sweeps.runs import CASES, PLAN, SEEDS, STEPS, cost_of_fit, difference, of, regression, task
 
 
 @pytest.mark.parametrize(
@@ -205,18 +129,6 @@ def test_a_run_that_ended_at_healthy_weights_has_diverged_all_the_same(method):
     assert np.isnan(found.unit).all()
 
 
-@pytest.mark.parametrize("method", ["forward", "reverse"])
-def test_a_run_that_ended_at_healthy_weights_has_diverged_all_the_same(method):
-    broken = {key: np.array(value) for key, value in regression().train.items()}
-    broken["y"][7] = np.nan
-    trial, space = Trial.of({"learning_rate": 0.1}), {"learning_rate": log(1e-3, 1.0)}
-    broken = dataclasses.replace(regression(), train=broken)
-    assert np.isfinite(cost_of_fit(gradlab.sgd, trial.values, task_=broken))
-    found = of(gradlab.sgd, space, [trial], broken, method=method)
-    assert found.costs.tolist() == [np.inf]
-    assert np.isnan(found.unit).all()
-
-
 def test_a_metric_that_is_maximised_is_turned():
     make, space, values = CASES["sgd"]
     found = of(make, space, [Trial.of(values)], regression(), metric="r2")
@@ -235,57 +147,6 @@ def test_a_weight_whose_gradient_is_always_zero_is_no_obstacle_to_adam():
         found = of(make, space, [Trial.of(values)], dead, method=method)
         expected = [difference(make, values, name, task_=dead) for name in found.names]
         np.testing.assert_allclose(found.natural, [expected], rtol=5e-6)
-
-
-def test_the_cost_of_a_run_is_a_function_of_the_optimizer():
-    tx = gradlab.sgd(0.1, momentum=0.7)
-    make, space, _ = CASES["momentum"]
-    cost, slope = jax.value_and_grad(training_cost, argnums=1)(task(), tx, jax.random.key(3), PLAN)
-    named = gradlab.hyperparams(slope)
-    expected = of(gradlab.sgd, space, [Trial.of({"learning_rate": 0.1, "momentum": 0.7})], seeds=[3])
-    np.testing.assert_allclose(cost, expected.costs[0], rtol=1e-12)
-    np.testing.assert_allclose([named[name] for name in expected.names], expected.natural[0], rtol=1e-9)
-
-
-@pytest.mark.parametrize("method", ["forward", "reverse"])
-def test_other_values_are_traced_no_more(method):
-    traces = []
-
-    def loss(params, state, batch, key):
-        traces.append(None)
-        return jnp.mean((batch["x"] @ params - batch["y"]) ** 2), state
-
-    train = {"x": np.eye(4), "y": np.arange(4.0)}
-    line = make_task(lambda key: (jax.random.normal(key, (4,)), {}), loss, train=train)
-    space, few = Space({"learning_rate": log(0.01, 1.0), "momentum": linear(0.0, 0.9)}), Plan(3, 3, 2, "epoch")
-    run = lambda units: hypergradients(
-        line, gradlab.sgd, space, space.from_unit(units), seeds=2, plan=few, method=method
-    )
-    first = run([[0.2, 0.3], [0.4, 0.5]])
-    count = len(traces)
-    second = run([[0.9, 0.1], [0.3, 0.3]])
-    assert len(traces) == count > 0
-    assert (first.natural != second.natural).all()
-
-
-def temporary_bytes(method, steps):
-    """Of the compiled program, for a run whose state is large beside its data."""
-    bowl = surface_task(quadratic(condition=10.0, dim=1000))
-    lanes = Lanes(gradlab.population(gradlab.sgd, learning_rate=np.array([0.01, 0.02]), momentum=0.5), {})
-    keys, plan = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32)), Plan(steps, steps, None, "full")
-    if method == "forward":
-        tangents = jax.tree.map(lambda leaf: jnp.ones((3, *leaf.shape)), lanes)
-        program = _forward.lower(lanes, tangents, bowl, keys, plan, "loss", steps)
-    else:
-        program = _reverse.lower(lanes, bowl, keys, plan, "loss", steps)
-    return program.compile().memory_analysis().temp_size_in_bytes
-
-
-def test_memory_of_forward_mode_does_not_grow_with_the_steps_and_that_of_reverse_with_their_root():
-    state = 2 * 2 * 1000 * 8  # one array of all runs
-    assert temporary_bytes("forward", 20) == temporary_bytes("forward", 2000) > state
-    short, long = temporary_bytes("reverse", 25), temporary_bytes("reverse", 2500)
-    assert 2 * short < long < 20 * short
 
 
 @pytest.mark.parametrize(
