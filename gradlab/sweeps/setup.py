@@ -272,8 +272,8 @@ def _check_search(setup: Setup) -> None:
         checked_horizon(setup.refinement.horizon, setup.plan.steps)
         if not moving(setup.space):
             raise ValueError(
-                f"scheduler 'hypergrad' moves numbers along their derivatives, and of {', '.join(setup.space)} none has a "
-                "range; give one as {log: [low, high]} or the like"
+                f"scheduler 'hypergrad' moves numbers along their derivatives, and of {', '.join(setup.space)} none has "
+                "a range; give one as {log: [low, high]} or the like"
             )
     if setup.adaptive and setup.drawing.count % round_of(setup):
         try:

@@ -187,7 +187,7 @@ def test_progress_counts_what_need_not_run():
         ({"scheduler": {"name": "hypergrad", "round": 3}}, "did you mean 'rounds'"),
         ({"scheduler": {"name": "halving", "eta": 3, "first": 1}}, "before the first evaluation"),
         ({"scheduler": {"name": "hypergrad", "horizon": 99}}, "horizon"),
-        ({"scheduler": "hypergrad", "space": {"learning_rate": [0.1, 0.2]}}, "none has a range"),
+        ({"scheduler": "hypergrad", "space": {"learning_rate": [0.1, 0.2]}, "sampler": "grid"}, "none has a range"),
         ({"scheduler": PBT, "sampler": "tpe"}, "nothing to learn"),
         (
             {"scheduler": PBT, "space": {**SPACE, "nesterov": [True, False]}},
