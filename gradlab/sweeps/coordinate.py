@@ -109,7 +109,7 @@ class CoordinateSampler:
     def _values(self, name: str) -> list[Any]:
         dimension, value = self.space[name], self.centre.values[name]
         if isinstance(dimension, Choice):
-            return [other for other in dimension.values if other is not value]
+            return list(dimension.values)
         (u,) = dimension.to_unit([value])
         steps = np.array([sign * self.step / 2**size for size in range(self.sizes) for sign in (1, -1)])
         values = dimension.from_unit(np.clip(u + steps, 0.0, 1.0))

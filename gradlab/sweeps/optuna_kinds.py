@@ -78,7 +78,7 @@ def cmaes(space: Space, *, seed: int = 0, batch: int = BATCH, population: int | 
         population = max(batch, 4 + math.floor(3 * math.log(len(numbers))))
     check_whole("population", population, 4)
     with quiet():
-        sampler = CmaEsSampler(popsize=population, warn_independent_sampling=False, seed=seed)
+        sampler = CmaEsSampler(popsize=population, seed=seed)
     made = OptunaSampler(space, sampler, batch=batch)
     made.declare()  # else the whole first batch would be random: CMA-ES reads the space from a trial that is finished
     return made
@@ -98,7 +98,7 @@ def gp(space: Space, *, seed: int = 0, batch: int = 8, startup: int = 10) -> Opt
     from optuna.samplers import GPSampler
 
     with quiet():
-        sampler = GPSampler(n_startup_trials=startup, warn_independent_sampling=False, seed=seed)
+        sampler = GPSampler(n_startup_trials=startup, seed=seed)
     return OptunaSampler(space, sampler, batch=batch)
 
 
