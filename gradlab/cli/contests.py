@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from gradlab.cli.dry_run import show_sweep
-from gradlab.cli.outputs import saved_folder, write_text
+from gradlab.cli.outputs import write_text
+from gradlab.cli.programs import keep_programs
 from gradlab.cli.sweeps import edge_warnings, note_of
 from gradlab.cli.terminal import Terminal, headings, short
 from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, load
@@ -29,14 +30,15 @@ def contest_config(
                 terminal.say(f"{label}, tuning")
                 show_sweep(setup, terminal)
             return
-        with saved_folder(out or experiment.out, overwrite) as folder:
-            write_text(folder / "config.yaml", experiment.to_yaml())
-            result = _run(experiment, folder, terminal)
-            _draw(result, folder)
+        keep_programs()
+        folder = out or experiment.out
+        result = _run(experiment, folder, overwrite, terminal)
+        write_text(folder / "config.yaml", experiment.to_yaml())
+        _draw(result, folder)
         _report(result, folder, terminal)
 
 
-def _run(experiment: Experiment, folder: Path, terminal: Terminal) -> ContestResult:
+def _run(experiment: Experiment, folder: Path, overwrite: bool, terminal: Terminal) -> ContestResult:
     config = experiment.config
     tuning = config.tuning
     of_label = {}
@@ -60,7 +62,7 @@ def _run(experiment: Experiment, folder: Path, terminal: Terminal) -> ContestRes
             experiment.task,
             config.entrants,
             out=folder,
-            overwrite=True,
+            overwrite=overwrite,
             progress=progress,
             **tuning.model_dump(),
             **config.train.model_dump(),

@@ -13,21 +13,28 @@ import dataclasses
 import functools
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from gradlab.core.check import in_range, one_of
 from gradlab.sweeps.files import make_run_folder, write_atomically
+from gradlab.sweeps.journal import UNFINISHED as SWEEP_UNFINISHED
+from gradlab.sweeps.journal import is_unfinished
 from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.run import SweepProgress, sweep
-from gradlab.sweeps.setup import Make
+from gradlab.sweeps.run import SweepProgress, run_into
+from gradlab.sweeps.setup import Make, Setup, prepare
 from gradlab.sweeps.table import before_divergence, mode_of
 from gradlab.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas
+
+
+UNFINISHED, RESULT = "unfinished.txt", "curves.npz"  # a contest that goes on; a sweep of it that is done
 
 
 class Entrant(NamedTuple):
@@ -61,8 +68,9 @@ def contest(
       seeds: of each sweep, counted from zero.
       fresh_seeds: of the comparison, counted on from those.
       sampler: as for `gradlab.sweep`.
-      out: folder for the results; each sweep is saved when it is done, the table at the end.
-      overwrite: allow a folder that holds results already.
+      out: folder for the results; each sweep is saved when it is done, the table at the end.  If it holds the same
+        contest unfinished, the sweeps that are done are read, and the others go on.
+      overwrite: begin anew in a folder that holds results or an unfinished contest.
       progress: called with what runs, ``'Muon, tuning'``, and a `SweepProgress`, after every segment.
       **options: ``steps``, ``epochs``, ``batch_size`` and so on, as for `gradlab.sweep`.
 
@@ -86,26 +94,53 @@ def contest(
     in_range("seeds", seeds, 1)
     _require_own_folders(entrants)
     in_range("fresh_seeds", fresh_seeds, 1)
-    folder = None if out is None else make_run_folder(out, overwrite)
+    folder = None if out is None else _open_folder(Path(out), overwrite)
     tuned, fresh = {}, {}
     for label, (make, space) in entrants.items():
 
-        def run(what, trials, seeds, label=label, make=make, space=space):
+        def run(what, trials, seeds, sampler, label=label, make=make, space=space):
+            setup = prepare(task, make, space, trials=trials, seeds=seeds, sampler=sampler, **options)
             tell = None if progress is None else functools.partial(progress, f"{label}, {what}")
-            result = sweep(task, make, space, trials=trials, seeds=seeds, sampler=sampler, progress=tell, **options)
-            if folder is not None:
-                place = folder / slug(label) / what
-                place.mkdir(parents=True, exist_ok=True)
-                result.save(place)
-            return result
+            return _run_or_read(setup, folder and folder / slug(label) / what, tell)
 
-        tuned[label] = run("tuning", trials, seeds)
+        tuned[label] = run("tuning", trials, seeds, sampler)
         best = tuned[label].best()["uid"].iloc[0]
         (trial,) = [trial for trial in tuned[label].trials if trial.uid == best]
-        fresh[label] = run("fresh seeds", [trial], range(seeds, seeds + fresh_seeds))
+        fresh[label] = run("fresh seeds", [trial], range(seeds, seeds + fresh_seeds), "grid")
     result = ContestResult(reference, tuned, fresh)
     if folder is not None:
         write_atomically(folder / "contest.csv", lambda file: result.table.to_csv(file, index=False))
+        (folder / UNFINISHED).unlink()
+    return result
+
+
+def _open_folder(folder: Path, overwrite: bool) -> Path:
+    """The folder of a new contest, or of one that did not come to its end."""
+    if overwrite or not (folder / UNFINISHED).exists():
+        make_run_folder(folder, overwrite)
+        for sweep in {path.parent for path in folder.glob("*/*/*")}:
+            (sweep / RESULT).unlink(missing_ok=True)
+            shutil.rmtree(sweep / SWEEP_UNFINISHED, ignore_errors=True)
+        write_atomically(folder / UNFINISHED, lambda file: file.write(b"a contest that has not come to its end\n"))
+    return folder
+
+
+def _run_or_read(setup: Setup, place: Path | None, tell: Callable[[SweepProgress], None] | None) -> SweepResult:
+    """Runs a sweep of the contest, unless an earlier process has done so."""
+    if place is None or not (place / RESULT).exists():
+        if place is not None:
+            place.parent.mkdir(exist_ok=True)
+        return run_into(setup, place, overwrite=place is not None and not is_unfinished(place), progress=tell)
+    result = SweepResult.load(place)
+    if result.facts["identity"] != setup.digest():
+        raise ValueError(
+            f"{place} holds the sweep of another contest: its data, space or plan differ; run that to its end as it "
+            "was, begin anew with --overwrite, or choose another folder with --out"
+        )
+    if tell is not None:
+        total, metric = setup.lane_steps, result.main_metric
+        best = float(result.best()["mean"].iloc[0])
+        tell(SweepProgress(total, total, 0, len(result.methods), 0.0, 0.0, 0.0, best, metric))
     return result
 
 

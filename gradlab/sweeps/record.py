@@ -180,6 +180,7 @@ class Record:
             lineage=self.lineage,
             facts={
                 "task": setup.task.name,
+                "identity": setup.digest(),
                 "plan": setup.plan._asdict(),
                 "drawing": setup.drawing._asdict(),
                 "scheduler": as_data(setup.refinement or setup.scheduler),

@@ -90,6 +90,17 @@ def sweep(
         sampling=sampling, accumulate=accumulate, eval_every=eval_every, sampler=sampler, sampler_seed=sampler_seed,
         batch=batch, scheduler=scheduler, chunk=chunk, lane_method=lane_method, memory=memory,
     )  # fmt: skip
+    return run_into(setup, out, overwrite=overwrite, progress=progress)
+
+
+def run_into(
+    setup: Setup,
+    out: str | os.PathLike | None,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[SweepProgress], None] | None = None,
+) -> SweepResult:
+    """Runs a sweep that is prepared, and leaves its results in a folder, if there is one."""
     journal = None if out is None else open_journal(out, setup.identity(), overwrite=overwrite)
     with journal_of(journal):
         result = run_setup(setup, progress, journal)

@@ -115,6 +115,10 @@ class Setup(NamedTuple):
             **self.limits._asdict(),
         }
 
+    def digest(self) -> str:
+        """The identity in 16 hexadecimal digits."""
+        return hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()[:16]
+
     def _data_digest(self) -> str:
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves((self.task.train, self.task.valid)):
@@ -272,8 +276,8 @@ def _check_search(setup: Setup) -> None:
         checked_horizon(setup.refinement.horizon, setup.plan.steps)
         if not moving(setup.space):
             raise ValueError(
-                f"scheduler 'hypergrad' moves numbers along their derivatives, and of {', '.join(setup.space)} none has "
-                "a range; give one as {log: [low, high]} or the like"
+                f"scheduler 'hypergrad' moves numbers along their derivatives, and of {', '.join(setup.space)} none "
+                "has a range; give one as {log: [low, high]} or the like"
             )
     if setup.adaptive and setup.drawing.count % round_of(setup):
         try:

@@ -85,6 +85,40 @@ def test_a_folder_holds_every_sweep_and_the_table(tmp_path):
         contest(TASK, ENTRANTS, **OPTIONS, out=tmp_path / "out")
 
 
+@pytest.mark.parametrize("reports", [1, 3, 6, 9])
+def test_an_interrupted_contest_goes_on_where_it_was(tmp_path, result, reports):
+    out, calls, again = tmp_path / "out", [], []
+
+    def interrupted(what, now):
+        calls.append(what)
+        if len(calls) == reports:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        contest(TASK, ENTRANTS, **OPTIONS, out=out, progress=interrupted)
+    done = contest(TASK, ENTRANTS, **OPTIONS, out=out, progress=lambda what, now: again.append(what))
+    for label in ENTRANTS:
+        np.testing.assert_array_equal(done.tuned[label].loss, result.tuned[label].loss)
+        np.testing.assert_array_equal(done.fresh[label].loss, result.fresh[label].loss)
+    assert not (out / "unfinished.txt").exists()
+    assert len(again) + reports <= 4 * 8 + 8
+    with pytest.raises(FileExistsError, match="not empty"):
+        contest(TASK, ENTRANTS, **OPTIONS, out=out)
+
+
+def test_another_contest_does_not_go_on_in_the_folder(tmp_path):
+    def interrupted(what, now):
+        if what.endswith("fresh seeds"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        contest(TASK, ENTRANTS, **OPTIONS, out=tmp_path / "out", progress=interrupted)
+    other = OPTIONS | {"steps": OPTIONS["steps"] + 1}
+    with pytest.raises(ValueError, match="holds the sweep of another contest"):
+        contest(TASK, ENTRANTS, **other, out=tmp_path / "out")
+    contest(TASK, ENTRANTS, **other, out=tmp_path / "out", overwrite=True)
+
+
 @pytest.mark.parametrize(
     ("entrants", "options", "message"),
     [
