@@ -15,7 +15,7 @@ ROOT = Path(gradlab.__file__).parent
 
 LEVELS = [
     ["core"],
-    ["schedules", "transforms"],
+    ["schedules", "transforms", "instruments"],
     ["optimizers"],
     ["tasks"],
     ["training"],

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from gradlab.cli.app import app
 from gradlab.config import ContestConfig, SweepConfig, load
+from gradlab.sweeps.run import run_setup
 
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
 SMALL_CHARS = "task={name: chars, max_characters: 3000, context: 8, width: 8, heads: 2, layers: 1}"
@@ -14,6 +16,7 @@ SMALLER = {
     "chars_contest": [SMALL_CHARS, "train.batch_size=4", "tuning.trials=1", "tuning.fresh_seeds=1"],
     "chars_run": [SMALL_CHARS, "train.batch_size=4"],
     "digits_contest": ["train.epochs=null", "tuning.trials=1", "tuning.fresh_seeds=1"],
+    "digits_halving": ["train.epochs=null", "sweep.trials=2", "sweep.seeds=2", "sweep.scheduler=all"],
     "digits_run": ["train.epochs=null"],
     "digits_sweep": ["train.epochs=null", "sweep.trials=2", "sweep.seeds=2"],
     "surface_race": [],
@@ -55,3 +58,15 @@ def test_the_main_sweep_is_what_the_readme_says():
     assert experiment.config.optimizer["name"] == "adamw"
     assert set(experiment.setup.space.varying) == {"optimizer.learning_rate", "optimizer.weight_decay", "optimizer.b2"}
     assert len(experiment.setup.buckets) == 1
+
+
+@pytest.mark.slow
+def test_halving_finds_a_winner_as_good_with_a_quarter_of_the_steps():
+    """The winner's cost lies within a standard error of the best of all, by the spread over the seeds."""
+    whole, halved = [load(CONFIGS[0].with_stem(name)).setup for name in ("digits_sweep", "digits_halving")]
+    whole, halved = run_setup(whole), run_setup(halved)
+    assert halved.steps_done.sum() < 0.3 * whole.steps_done.sum()
+    best, found = whole.best().iloc[0], halved.best().iloc[0]
+    own = whole.summary().set_index("uid").loc[found["uid"]]
+    np.testing.assert_allclose(found["mean"], own["mean"], rtol=0.1)
+    assert own["mean"] <= best["mean"] + best["std"] / len(whole.seeds) ** 0.5
