@@ -14,7 +14,7 @@ Tree = Any
 def real_params(who: str, params: Tree) -> Tree:
     """The parameters as arrays, or an error that names the leaf that is not real and floating-point.
 
-    >>> real_params('hessian', {'steps': 3})
+    >>> real_params('hessian', {'steps': jnp.array([3], 'int32')})
     Traceback (most recent call last):
     TypeError: hessian: the parameter at 'steps' is int32, but instruments differentiate with respect to real \
 floating-point numbers; cast it, or put it into the batch

@@ -79,8 +79,8 @@ def sizes(tree: Tree) -> Sizes:
     """
     leaves = _leaves("sizes", tree)
     return Sizes(
-        norm=_stack([norm(leaf) for leaf in leaves]),
-        largest=_stack([jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]),
+        norm=jnp.stack([norm(leaf) for leaf in leaves]),
+        largest=jnp.stack([jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]),
         zeros=_counts([leaf == 0 for leaf in leaves]),
         nonfinite=_counts([~jnp.isfinite(leaf) for leaf in leaves]),
     )
@@ -131,7 +131,7 @@ def _cosines(tree: Tree, other: Tree) -> jax.Array:
         x, y = at_least_float32(x), at_least_float32(y)
         return jnp.sum((x / norm(x)) * (y / norm(y)))
 
-    return _stack(jax.tree.leaves(jax.tree.map(cosine, tree, other)))
+    return jnp.stack(jax.tree.leaves(jax.tree.map(cosine, tree, other)))
 
 
 def units(activations: Tree, *, low: Any = None, high: Any = None, margin: Any = 0.05) -> Units:
@@ -158,15 +158,17 @@ def units(activations: Tree, *, low: Any = None, high: Any = None, margin: Any =
     check.non_negative(margin=margin)
     if low is not None and high is not None:
         check.in_range("high", high - low, 0.0, open_low=True)
-    layers = [_layer(name, leaf) for name, leaf in zip(leaf_names(activations), _leaves("units", activations), strict=True)]
+    layers = [
+        _layer(name, leaf) for name, leaf in zip(leaf_names(activations), _leaves("units", activations), strict=True)
+    ]
     zero = [layer == 0 for layer in layers]
     near = [_near_a_bound(layer, low, high, margin) for layer in layers]
     return Units(
         units=jnp.array([layer.shape[1] for layer in layers], jnp.int32),
         dead=_counts([jnp.all(mask, 0) for mask in zero]),
         saturated=_counts([jnp.all(mask, 0) for mask in near]),
-        zero_share=_stack([jnp.mean(mask, dtype=float) for mask in zero]),
-        saturated_share=_stack([jnp.mean(mask, dtype=float) for mask in near]),
+        zero_share=jnp.stack([jnp.mean(mask, dtype=float) for mask in zero]),
+        saturated_share=jnp.stack([jnp.mean(mask, dtype=float) for mask in near]),
         nonfinite=_counts([~jnp.isfinite(layer) for layer in layers]),
     )
 
@@ -193,10 +195,6 @@ def _leaves(who: str, tree: Tree) -> list[jax.Array]:
     if not leaves:
         raise ValueError(f"{who} needs at least one array, got a tree without leaves")
     return leaves
-
-
-def _stack(numbers: list[jax.Array]) -> jax.Array:
-    return jnp.stack(jnp.broadcast_arrays(*numbers)) if len({n.dtype for n in numbers}) == 1 else jnp.array(numbers)
 
 
 def _counts(masks: list[jax.Array]) -> jax.Array:

@@ -71,7 +71,7 @@ def observe(state: Running, x: Tree, decay: Any = 1.0) -> Running:
     weight = decay * state.weight + 1
     delta = jax.tree.map(lambda x, mean: at_least_float32(x) - mean, x, state.mean)
     mean = jax.tree.map(lambda mean, delta: mean + delta / weight, state.mean, delta)
-    grown = jax.tree.map(lambda s, delta: decay * s + delta**2 * (1 - 1 / weight), state.spread, delta)
+    grown = jax.tree.map(lambda s, delta: decay * s + delta**2 * ((weight - 1) / weight), state.spread, delta)
     cast = lambda new, old: jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)
     return cast(Running(weight, decay**2 * state.squared_weight + 1, mean, grown), state)
 
