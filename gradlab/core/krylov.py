@@ -15,17 +15,23 @@ class Krylov(NamedTuple):
 
     basis: jax.Array  # (rank, n); rows of zeros once the space is exhausted
     matrix: jax.Array  # (rank, rank), tridiagonal: basis @ A @ basis.T
+    outside: jax.Array  # (rank,); the length of the part of A @ basis[i] that is not in the span of the basis
 
 
-def lanczos(matvec: Callable[[jax.Array], jax.Array], start: jax.Array, rank: int) -> Krylov:
+def lanczos(
+    matvec: Callable[[jax.Array], jax.Array], start: jax.Array, rank: int, key: jax.Array | None = None
+) -> Krylov:
     """Lanczos' iteration from ``start``, every vector made orthogonal to all before it, twice.
 
-    Where the space has fewer than ``rank`` dimensions the remaining rows are zero, and so is their part of the matrix.
+    Where the space has fewer than ``rank`` dimensions the remaining rows are zero, and so is their part of the matrix;
+    with a ``key`` the iteration goes on from a random vector orthogonal to all, and finds further copies of
+    repeated eigenvalues.
 
     Args:
       matvec: the product with a symmetric matrix.
       start: (n,); the first basis vector is ``start / |start|``.
-      rank: (static) number of products.
+      rank: (static) number of products, at most n.
+      key: for the vectors with which an exhausted space goes on.
 
     >>> krylov = lanczos(lambda v: jnp.array([1.0, 3.0]) * v, jnp.array([1.0, 1.0]), 2)
     >>> [[round(float(x), 4) for x in row] for row in krylov.matrix]
@@ -38,19 +44,35 @@ def lanczos(matvec: Callable[[jax.Array], jax.Array], start: jax.Array, rank: in
         basis = basis.at[index].set(vector)
         image = matvec(vector)
         scale = jnp.maximum(scale, norm(image))
-        rest = image - basis.T @ (basis @ image)
-        rest = rest - basis.T @ (basis @ rest)
+        rest = _orthogonal(basis, image)
         length = norm(rest)
-        found = length > rounding * scale
-        length = jnp.where(found, length, 0)
-        following = jnp.where(found, rest, 0) / jnp.where(found, length, 1)
-        return (basis, following, scale), (vector @ image, length)
+        found = ~(length <= rounding * scale)
+        following = jax.lax.cond(found, lambda: _unit(rest), lambda: _fresh(basis, index, key))
+        coupling = jnp.where(found & (index + 1 < rank), length, 0)
+        return (basis, following, scale), (vector @ image, coupling, length - coupling)
 
-    first = start / jnp.where(norm(start) > 0, norm(start), 1)
-    carry = (jnp.zeros((rank, start.size), start.dtype), first, jnp.zeros([], start.dtype))
-    (basis, _, _), (diagonal, beside) = jax.lax.scan(extend, carry, jnp.arange(rank))
+    carry = (jnp.zeros((rank, start.size), start.dtype), _unit(start), jnp.zeros([], start.dtype))
+    (basis, _, _), (diagonal, beside, outside) = jax.lax.scan(extend, carry, jnp.arange(rank))
     beside = beside[:-1]
-    return Krylov(basis, jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
+    return Krylov(basis, jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1), outside)
+
+
+def _orthogonal(basis: jax.Array, vector: jax.Array) -> jax.Array:
+    rest = vector - basis.T @ (basis @ vector)
+    return rest - basis.T @ (basis @ rest)
+
+
+def _unit(vector: jax.Array) -> jax.Array:
+    length = norm(vector)
+    return vector / jnp.where(length == 0, 1, length)
+
+
+def _fresh(basis: jax.Array, index: jax.Array, key: jax.Array | None) -> jax.Array:
+    """A random direction outside of the span of the basis; zero without a key."""
+    size, dtype = basis.shape[1], basis.dtype
+    if key is None:
+        return jnp.zeros(size, dtype)
+    return _unit(_orthogonal(basis, jax.random.normal(jax.random.fold_in(key, index), (size,), dtype)))
 
 
 @jax.custom_jvp

@@ -25,7 +25,7 @@ from gradlab.core.numerics import debias
 from gradlab.core.transform import from_optax
 from gradlab.core.update import apply_updates
 from gradlab.core.values import hyperparams, replace
-from gradlab.instruments.operators import real_params, require_outputs
+from gradlab.instruments.arguments import real_params, require_outputs
 from gradlab.instruments.rate_suggestions import Suggestions, smooth, suggest_rates
 
 Tree = Any

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 
 from gradlab.core import check
 from gradlab.core import tree as trees
-from gradlab.core.across import vdot
-from gradlab.core.curvature import cast_like, widen
-from gradlab.instruments.operators import hessian, real_params, require_outputs
+from gradlab.core.across import at_least_float32, vdot
+from gradlab.core.curvature import cast_like, hessian_map, widen
+from gradlab.core.leafwise import convert
+from gradlab.instruments.arguments import real_params, require_outputs
 
 Tree = Any
 FEWEST = 3  # examples of which one can be left out and a variance remains
@@ -119,9 +120,11 @@ def noise(losses: Callable, params: Tree, batch: Any, *, learning_rate: Any = 1.
 def curved_noise(losses: Callable, params: Tree, batch: Any, key: jax.Array, *, probes: int = 16) -> CurvedNoise:
     """The noise as the curvature sees it: where B_noise differs from B_simple, it is the better critical batch size.
 
-    The Hessian is that of the batch.  tr(H Sigma) is the mean over random signs s of v' H v for v = sum_i s_i (g_i - G),
-    each one gradient, one Hessian-vector product and one forward derivative: about 5 G for each probe, and 5 G.  No
-    per-example gradient is formed.  The errors hold the spread of the examples and that of the probes.
+    The Hessian is that of the batch.  tr(H Sigma) is the mean of v' H v / (B - 1) over random signs s with
+    v = sum_i s_i (g_i - G).  No gradient of an example is formed.  The errors hold the spread of the examples and that
+    of the probes, which is wide where a few directions bear most of the noise.
+
+    Cost: for each probe one gradient, one Hessian-vector product and one forward derivative, about 5 G, and 5 G.
 
     Args:
       losses: see `noise`.
@@ -137,14 +140,14 @@ def curved_noise(losses: Callable, params: Tree, batch: Any, key: jax.Array, *, 
     >>> x = jax.random.normal(jax.random.key(0), (200, 2))
     >>> measured = curved_noise(losses, jnp.ones(2), x, jax.random.key(1))
     >>> [round(float(x), 1) for x in measured.noise]
-    [1.0, 0.1]
+    [0.9, 0.3]
     """
     params, batch, size = _checked("curved_noise", losses, params, batch)
     check.in_range("probes", probes, 2)
     wide = widen(params)
     values, push, pull = _linear(losses, params, wide, batch)
     mean = pull(jnp.full_like(values, 1 / size))
-    product = hessian(lambda params, batch: jnp.mean(losses(params, batch)), params, batch).hoisted()
+    product = hessian_map(lambda params: jnp.mean(losses(params, batch)), params)
     away = lambda image: push(image) - vdot(mean, image)  # (g_i - G)' image
 
     def probe(key):
@@ -223,9 +226,9 @@ def _estimate(value: jax.Array, left_out: jax.Array, other: Any = 0.0) -> Estima
 
 def _linear(losses: Callable, params: Tree, wide: Tree, batch: Any) -> tuple[jax.Array, Callable, Callable]:
     """The losses, ``tree -> (B,)`` their derivatives along a tree, and ``(B,) -> tree`` weighted sums of gradients."""
-    values, push = jax.linearize(lambda wide: losses(cast_like(wide, params), batch), wide)
+    values, push = jax.linearize(lambda wide: at_least_float32(losses(cast_like(wide, params), batch)), wide)
     transposed = jax.linear_transpose(push, wide)
-    return values, push, lambda weights: transposed(weights)[0]
+    return values, push, lambda weights: transposed(convert(weights, values.dtype))[0]
 
 
 def _by_leaf(tree: Tree, other: Tree) -> jax.Array:

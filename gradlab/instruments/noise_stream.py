@@ -22,8 +22,8 @@ from gradlab.core import tree as trees
 from gradlab.core.across import sum_of_squares
 from gradlab.core.curvature import cast_like, widen
 from gradlab.core.numerics import debias
+from gradlab.instruments.arguments import real_params, require_outputs
 from gradlab.instruments.noise import Estimate
-from gradlab.instruments.operators import real_params, require_outputs
 
 Tree = Any
 

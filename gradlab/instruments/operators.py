@@ -57,13 +57,6 @@ class Operator:
         """The number of rows, n."""
         return sum(jnp.size(leaf) for leaf in jax.tree.leaves(self.like))
 
-    def hoisted(self) -> Callable[[Tree], Tree]:
-        """The product as a function in which all that does not depend on the vector was computed once, here.
-
-        For many products within one trace.  It costs one product more, and holds what the backward pass stores.
-        """
-        return jax.linearize(self.matvec, trees.zeros_like(self.like))[1]
-
 
 def _like(vector: Tree, like: Tree) -> Tree:
     if jax.tree.structure(vector) != jax.tree.structure(like):
@@ -217,9 +210,8 @@ def _found(pattern: str, name: str) -> bool:
 
 
 def _restricted_product(op: Operator, like: Tree, vector: Tree) -> Tree:
-    whole = jax.tree.map(
-        lambda part, full: jnp.zeros_like(full) if part is None else part, vector, op.like, is_leaf=trees.is_none
-    )
+    fill = lambda full, part: jnp.zeros_like(full) if part is None else part
+    whole = jax.tree.map(fill, op.like, vector)  # ``vector`` may have None where ``op.like`` has an array
     image = op.matvec(whole)
     return jax.tree.map(lambda part, full: None if part is None else full, like, image, is_leaf=trees.is_none)
 

@@ -80,7 +80,7 @@ def suggest_rates(learning_rates: Any, losses: Any, decay: Any = 0.9) -> Suggest
     >>> rates = jnp.logspace(-4, 1, 26)
     >>> found = suggest_rates(rates, jnp.exp(-100 * rates) + rates**2, decay=0.0)
     >>> [round(float(rate), 4) for rate in (found.valley, found.steepest, found.tenth)]
-    [0.0063, 0.01, 0.004]
+    [0.01, 0.01, 0.0063]
     >>> float(suggest_rates(rates, jnp.ones(26)).valley)
     nan
     """
@@ -98,7 +98,8 @@ def suggest_rates(learning_rates: Any, losses: Any, decay: Any = 0.9) -> Suggest
     axis = jnp.log(rates)
     begun = jnp.argmax(smoothed <= smoothed[0] - TENTH * fall)
     slope = jnp.where((index > 0) & (index < lowest), jnp.gradient(smoothed) / jnp.gradient(axis), jnp.inf)
-    choices = jnp.exp((axis[begun] + axis[lowest]) / 2), rates[jnp.nanargmin(slope)], rates[lowest] / 10
+    steepest = jnp.where(lowest > 1, rates[jnp.nanargmin(slope)], jnp.nan)
+    choices = jnp.exp((axis[begun] + axis[lowest]) / 2), steepest, rates[lowest] / 10
     return Suggestions(*(jnp.where(significant, rate, jnp.nan) for rate in choices), fall, noise)
 
 

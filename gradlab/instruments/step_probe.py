@@ -24,7 +24,7 @@ from gradlab.core import tree as trees
 from gradlab.core.across import vdot
 from gradlab.core.curvature import cast_like, free, widen
 from gradlab.core.update import apply_updates
-from gradlab.instruments.operators import real_params, require_outputs
+from gradlab.instruments.arguments import real_params, require_outputs
 
 Tree = Any
 

@@ -47,7 +47,7 @@ def _scale_by_saddle_free_newton_update(grads, state, params=None, *, damping, r
     if rank is None:
         u = solve_abs(hessian(loss, moved), damping, g)
     else:
-        basis, matrix = lanczos(raveled_map(loss, moved), g, min(rank, g.size))
+        basis, matrix, _ = lanczos(raveled_map(loss, moved), g, min(rank, g.size))
         u = basis.T @ solve_abs(matrix, damping, basis @ g)
     return cast_like(unravel(u, grads), grads), state
 

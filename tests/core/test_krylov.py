@@ -22,7 +22,8 @@ REPEATED = ROTATION @ np.diag([2.0] * 5 + [-2.0] * 4 + [0.0] * 3) @ ROTATION.T
 
 
 def krylov_of(matrix, start, rank):
-    return jax.jit(lambda a, v: lanczos(lambda x: a @ x, v, rank))(jnp.asarray(matrix), jnp.asarray(start))
+    found = jax.jit(lambda a, v: lanczos(lambda x: a @ x, v, rank))(jnp.asarray(matrix), jnp.asarray(start))
+    return found.basis, found.matrix
 
 
 @pytest.mark.parametrize("rank", [1, 5, 12])
@@ -45,6 +46,22 @@ def test_an_exhausted_space_ends_in_zeros():
     np.testing.assert_allclose(np.diag(basis @ basis.T), [1.0] * 3 + [0.0] * 5, atol=1e-13)
     np.testing.assert_allclose(matrix[3:], 0.0)
     np.testing.assert_allclose(np.linalg.eigvalsh(matrix[:3, :3]), np.linspace(-3.0, 5.0, 12)[[0, 6, 11]], rtol=1e-10)
+
+
+@pytest.mark.parametrize("rank", [1, 5, 8])
+def test_what_lies_outside_of_the_space_is_reported(rank):
+    found = jax.jit(lambda v: lanczos(lambda x: INDEFINITE @ x, v, rank))(VECTOR)
+    rest = INDEFINITE @ found.basis.T - found.basis.T @ found.matrix
+    np.testing.assert_allclose(found.outside, np.linalg.norm(rest, axis=0), atol=1e-12)
+    assert found.outside[-1] > 0.1
+
+
+def test_with_a_key_an_exhausted_space_goes_on_and_finds_every_copy():
+    start = ROTATION[:, [0, 6, 11]] @ np.array([1.0, 2.0, -1.0])
+    found = jax.jit(lambda a, v: lanczos(lambda x: a @ x, v, 12, jax.random.key(0)))(REPEATED, start)
+    np.testing.assert_allclose(found.basis @ found.basis.T, np.eye(12), atol=1e-13)
+    np.testing.assert_allclose(np.linalg.eigvalsh(found.matrix), np.linalg.eigvalsh(REPEATED), atol=1e-12)
+    assert np.all(found.outside < 1e-12)
 
 
 def test_float32_keeps_a_basis_of_wide_spectrum_orthogonal():

@@ -2,12 +2,15 @@
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gradlab
-from gradlab.sweeps.journal import open_journal
+from gradlab.sweeps.journal import journal_of, open_journal
+from gradlab.sweeps.run import run_setup
 from gradlab.sweeps.setup import prepare
+from gradlab.tasks import make_task
 from gradlab.tasks.catalogue import digits_linear, digits_mlp
 
 SPACE = {"learning_rate": {"log": [1e-3, 1.0]}, "b1": {"one_minus": {"log": [1e-2, 1.0]}}}
@@ -88,6 +91,51 @@ def test_a_diverged_trial_does_not_outlive_a_sound_one():
     result = gradlab.sweep(digits_linear(), gradlab.sgd, space, **OPTIONS | {"sampler": "grid", "scheduler": halving})
     assert result.steps_done[1] == 6
     assert result.table.groupby("learning_rate")["status"].first()[1e300] == "diverged"
+
+
+def test_a_run_that_diverged_at_healthy_weights_loses():
+    """The loss is NaN near the minimum, where the metric is best: the lane freezes with the lowest metric of all."""
+
+    def start(key):
+        return jnp.ones(1), {}
+
+    def loss(params, state, batch, key):
+        value = jnp.sum(params**2)
+        return jnp.where(value < 0.1, jnp.nan, value), state
+
+    def metrics(params, state, data):
+        return {"loss": jnp.sum(params**2)}
+
+    task = make_task(start, loss, metrics)
+    space = {"learning_rate": [0.4, 0.01, 0.02, 0.03]}
+    options = {"trials": 1, "sampler": "grid", "steps": 12, "eval_every": 4}
+    result = gradlab.sweep(task, gradlab.sgd, space, scheduler={"name": "halving", "eta": 2, "first": 4}, **options)
+    assert (
+        result.diverged_at[0, 0] >= 0
+        and result.metrics["eval_loss"][0, 0, 1] < result.metrics["eval_loss"][1:, 0, 1].min()
+    )
+    assert result.steps_done[0] == 4 and result.best()["learning_rate"].tolist() == [0.03]
+
+
+def test_a_stop_at_the_last_segment_of_a_chunk_loses_nothing(tmp_path):
+    setup = prepare(digits_linear(), gradlab.adam, SPACE, **OPTIONS | {"scheduler": HALVING})
+    whole = run_setup(setup)
+    for segments in (1, 3, 4, 5, 10):
+        out, calls = tmp_path / str(segments), []
+        journal = open_journal(out, {})
+
+        def stop(now, journal=journal, calls=calls, segments=segments):
+            calls.append(now)
+            journal.stop_requested = len(calls) == segments
+
+        with pytest.raises(KeyboardInterrupt), journal_of(journal):
+            run_setup(setup, stop, journal)
+        with journal_of(again := open_journal(out, {})):
+            assert_equal(run_setup(setup, journal=again), whole)
+            numbers = sorted(
+                int(path.stem) for path in (out / "unfinished").glob("[0-9]*.npz") if path.stem.isdecimal()
+            )
+        assert numbers == list(range(len(numbers)))
 
 
 def test_a_population_takes_over_states_and_values():
