@@ -6,6 +6,7 @@ eigenvalue within ``residual`` of theta, within ``residual^2 / gap`` if the othe
 made orthogonal to all others twice: without that, float32 invents copies of eigenvalues that were found.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -71,7 +72,11 @@ def extreme(
     >>> [round(float(value), 4) for value in found.values], found.converged.tolist()
     ([2.0, -3.0], [True, True])
     """
-    m = _checked(op, k, which, m)
+    return _extreme(op, key, v0, tol, k, which, _checked(op, k, which, m))
+
+
+@partial(jax.jit, static_argnames=("k", "which", "m"))
+def _extreme(op: Operator, key: jax.Array, v0: Tree | Eigs | None, tol: float, k: int, which: str, m: int) -> Eigs:
     start_key, fresh_key = jax.random.split(key)
     krylov = lanczos(lambda v: ravel(op(unravel(v, op.like))), _start(op, start_key, v0), m, fresh_key)
     seen, small = eigh(krylov.matrix)

@@ -222,6 +222,11 @@ def dense(op: Operator) -> jax.Array:
     >>> dense(hessian(lambda p, batch: p['a'] ** 2 * p['b'], {'a': 3.0, 'b': 5.0})).tolist()
     [[10.0, 6.0], [6.0, 0.0]]
     """
+    return _dense(op)
+
+
+@jax.jit
+def _dense(op: Operator) -> jax.Array:
     start = ravel(op.like)
     product = lambda vector: ravel(op(unravel(vector, op.like)))
     return jax.vmap(product, out_axes=1)(jnp.eye(start.size, dtype=start.dtype))

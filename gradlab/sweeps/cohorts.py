@@ -170,4 +170,3 @@ class Search:
             uids = trials[place].uid, trials[first + parent].uid
             self.record.lineage.append({"step": step, "uid": uids[0], "parent": uids[1], "values": dict(values)})
             trials[place] = dataclasses.replace(trials[place], values=dict(values))
-            self.record.taken_over(place, first + parent)

@@ -127,10 +127,6 @@ class Record:
         self.outcome[places] = outcome
         self.spared += len(places) * len(self.setup.seeds) * (self.setup.plan.steps - step)
 
-    def taken_over(self, place: int, parent: int) -> None:
-        """A trial of a population takes over the state of another."""
-        self.diverged_at[place] = self.diverged_at[parent]
-
     @property
     def main_metric(self) -> str:
         """What trials are compared by."""

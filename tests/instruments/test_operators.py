@@ -1,5 +1,7 @@
 """Operators beside closed forms and dense second derivatives."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,7 @@ from tests.jaxprs import count_equations
 DATA = (X, LABELS)
 
 
+@partial(jax.jit, static_argnums=0)
 def full(function, params, batch):
     """The dense Hessian by nested differentiation, in the order of the leaves."""
     flat, unravel = jax.flatten_util.ravel_pytree(params)

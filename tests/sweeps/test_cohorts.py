@@ -10,7 +10,7 @@ import gradlab
 from gradlab.sweeps.journal import journal_of, open_journal
 from gradlab.sweeps.run import run_setup
 from gradlab.sweeps.setup import prepare
-from gradlab.tasks import make_task
+from gradlab.tasks import make_task, quadratic, surface_task
 from gradlab.tasks.catalogue import digits_linear, digits_mlp
 
 SPACE = {"learning_rate": {"log": [1e-3, 1.0]}, "b1": {"one_minus": {"log": [1e-2, 1.0]}}}
@@ -136,6 +136,19 @@ def test_a_stop_at_the_last_segment_of_a_chunk_loses_nothing(tmp_path):
                 int(path.stem) for path in (out / "unfinished").glob("[0-9]*.npz") if path.stem.isdecimal()
             )
         assert numbers == list(range(len(numbers)))
+
+
+def test_the_thinned_curve_of_a_stopped_trial_ends_with_the_steps_that_ran():
+    """600 steps make windows of two; the stop after 101 cuts one in half."""
+    options = {"trials": 2, "sampler": "grid", "steps": 606, "eval_every": 101}
+    halving = {"name": "halving", "eta": 2, "first": 101, "rungs": 1}
+    task, space = surface_task(quadratic(condition=10.0)), {"learning_rate": [1e-3, 1e-2]}
+    result = gradlab.sweep(task, gradlab.sgd, space, scheduler=halving, **options)
+    alone = gradlab.fit(task, gradlab.sgd(1e-3), steps=606)
+    assert result.steps_done.tolist() == [101, 606] and result.loss_step[1] == 2
+    np.testing.assert_allclose(result.loss[0, 0, 50], alone.loss[100], rtol=1e-6)
+    np.testing.assert_allclose(result.loss[0, 0, 49], alone.loss[98:100].mean(), rtol=1e-6)
+    assert np.isnan(result.loss[0, 0, 51:]).all()
 
 
 def test_a_population_takes_over_states_and_values():
