@@ -67,6 +67,8 @@ def test_a_stopped_trial_is_summarised_where_it_stopped_and_is_never_best(whole)
     curve = whole.curves(row["uid"])["valid_loss"][:, 1]
     np.testing.assert_allclose(row["mean"], curve.mean(), rtol=2e-5)
     assert row["outcome"] == "stopped" and row["diverged"] == 0
+    losses = result.table.set_index(["uid", "seed"])["loss_final"][row["uid"]]
+    np.testing.assert_allclose(losses, whole.curves(row["uid"])["loss"][:, 1], rtol=2e-5)
     assert len(result.best(k=9)) == 1
 
 
