@@ -29,7 +29,7 @@ def machine_facts() -> dict[str, Any]:
     versions = {**facts.pop("versions"), "torch": _torch_version()}
     machine = {
         "cpu": _cpu_model(),
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "load": _load(),
         "device": f"{device.platform}: {device.device_kind}",
     }
@@ -43,7 +43,8 @@ def _cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """The cores on which this process may run."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,7 +1,9 @@
 """What a speed measurement is before it runs, `Case`, and what it leaves, `Row`."""
 
+import csv
 import dataclasses
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,3 +81,16 @@ def _note(case: Case, samples: Samples) -> str:
     """The case's note, and the medians of contestants that have no column."""
     others = [f"{name}: {np.median(samples[name]):.3g} {case.unit}" for name in samples if name not in COLUMNS]
     return "; ".join(filter(None, [case.note, *others]))
+
+
+def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
+    """Flat mappings with the same keys as CSV with a header; an empty field is a number that a row does not have.
+
+    >>> csv_text([{'lanes': 1, 'seconds': 0.5}, {'lanes': 8, 'seconds': None}])
+    'lanes,seconds\\n1,0.5\\n8,\\n'
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()

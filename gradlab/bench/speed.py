@@ -1,9 +1,7 @@
 """``gradlab bench speed``: how long things take, as ratios to optax in the same process."""
 
-import csv
 import dataclasses
 import fnmatch
-import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,8 +13,9 @@ from gradlab.bench.matrix_cases import matrix_cases
 from gradlab.bench.minimize_cases import minimize_cases
 from gradlab.bench.optimizer_cases import optimizer_cases
 from gradlab.bench.registry_cases import registry_cases
-from gradlab.bench.rows import Case, Row, measured
-from gradlab.bench.sweep_cases import Sweep, digits_sweep, sweep_cases
+from gradlab.bench.rows import Case, Row, csv_text, measured
+from gradlab.bench.sweep_cases import digits_sweep, sweep_cases
+from gradlab.bench.sweep_problem import Sweep
 from gradlab.bench.trees import TREES, WIDTH_64, Shapes
 from gradlab.core import check
 
@@ -39,13 +38,8 @@ class Report:
         return json.dumps({"machine": self.machine, "rows": self.records()}, indent=2)
 
     def to_csv(self) -> str:
-        """The rows as CSV with a header; an empty field is a number that a row does not have."""
-        records = self.records()
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-        return text.getvalue()
+        """The rows as CSV."""
+        return csv_text(self.records())
 
 
 def cases(

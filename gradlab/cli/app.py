@@ -16,7 +16,7 @@ app = typer.Typer(
     help="Train, race, sweep and compare gradient-based optimizers from YAML files.",
     epilog="Start with: [bold]gradlab run configs/digits_run.yaml[/bold], and [bold]gradlab run --help[/bold].",
 )
-bench_app = typer.Typer(no_args_is_help=True, help="Measure speed against optax in the same process.")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure speed against optax on the same machine.")
 app.add_typer(bench_app, name="bench")
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/digits_run.yaml.")]
@@ -271,6 +271,40 @@ def speed(
         from gradlab.cli.bench import bench_speed
 
         bench_speed(rows or ["*"], quick=quick, rounds=rounds, out=out, overwrite=overwrite, terminal=Terminal(quiet))
+
+
+@bench_app.command("sweep")
+def sweep_speed(
+    tasks: Annotated[str, typer.Option(metavar="NAME,...", help="Networks to train.")] = "mlp,cnn,chars",
+    lanes: Annotated[
+        str | None,
+        typer.Option(metavar="N,...", help="Numbers of configurations; else 1,8,64,256,1024, or 1,8,64 with --quick."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps of a configuration; else what suits the task.")
+    ] = None,
+    rivals: Annotated[
+        str, typer.Option(metavar="NAME,...", help="What runs besides gradlab's lanes side by side.")
+    ] = "gradlab-map,gradlab-loop,loop,scan,processes,vmap,optuna",
+    parts: Annotated[str, typer.Option(metavar="NAME,...", help="Tables to make.")] = "speed,parity,memory",
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer lanes and rounds, and more estimates.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for tables and picture.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how fast configurations train as lanes, against loops, scans, processes, a vmap by hand and Optuna.
+
+    [bold]Examples[/bold]
+
+    gradlab bench sweep --quick
+
+    gradlab bench sweep --tasks mlp --lanes 1,64 --rivals loop,vmap --parts speed --out runs/sweep_speed
+    """
+    with user_errors():
+        from gradlab.cli.bench import bench_sweep, sweep_request
+
+        request = sweep_request(tasks=tasks, lanes=lanes, rivals=rivals, parts=parts, steps=steps, quick=quick)
+        bench_sweep(request, out=out, overwrite=overwrite, terminal=Terminal(quiet))
 
 
 @app.callback(invoke_without_command=True)

@@ -1,15 +1,24 @@
-"""``gradlab bench speed``: the measurements, their table and files."""
+"""``gradlab bench speed`` and ``gradlab bench sweep``: the measurements, their tables and files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from gradlab.bench import speed
+from gradlab.bench import speed, sweep_speed
 from gradlab.bench.paired import Ratio
 from gradlab.bench.rows import Row
-from gradlab.cli.outputs import saved_folder, write_text
+from gradlab.bench.sweep_memory import MemoryRow
+from gradlab.bench.sweep_race import SpeedRow
+from gradlab.cli.outputs import saved_folder, write_json, write_text
 from gradlab.cli.terminal import Terminal, amount_of_bytes, short
+
+TITLE = "Medians over paired rounds; a ratio below 1 favours gradlab"
+COLUMNS = ["row", "gradlab", "optax", "ratio (quartiles)", "goal"]
+SPEED_COLUMNS = ["contender", "", "lanes", "time", "compiling", "trials/min", "steps/s", "to gradlab", "goal"]
+SPEED_COLUMNS += ["| time", "steps/s", "to gradlab"]
+MEMORY_COLUMNS = ["task", "lanes", "predicted", "planned", "ratio", "measured", "ratio", "within 10 %"]
 
 
 def bench_speed(
@@ -34,13 +43,89 @@ def _measure(patterns: Sequence[str], count: int, quick: bool, rounds: int | Non
     with terminal.progress("bench speed", count) as show:
         report = speed.run(patterns, quick=quick, rounds=rounds, progress=lambda index, _, name: show(index, name))
         show(count, "")
-    machine = report.machine
-    terminal.say(f"{machine['cpu']}, {machine['cores']} cores (load {machine['load']}), {machine['device']}")
+    _say_machine(report.machine, terminal)
     with_torch = any(row.torch_ratio is not None for row in report.rows)
-    columns = ["row", "gradlab", "optax", "ratio (quartiles)", "goal"] + ["torch", "ratio to torch"] * with_torch
-    title = "Medians over paired rounds; a ratio below 1 favours gradlab"
-    terminal.table(title, columns, [_cells(row)[: len(columns)] for row in report.rows])
+    columns = [*COLUMNS, *(["torch", "ratio to torch"] * with_torch)]
+    terminal.table(TITLE, columns, [_cells(row)[: len(columns)] for row in report.rows])
     return report
+
+
+def sweep_request(*, lanes: str | None, steps: int | None, quick: bool, **names: str) -> sweep_speed.Request:
+    """The options of `gradlab bench sweep`, whose lists have commas between their items, checked."""
+    try:
+        numbers = None if lanes is None else tuple(int(number) for number in _items(lanes))
+    except ValueError:
+        raise typer.BadParameter(f"lanes are whole numbers with commas between them, got {lanes!r}") from None
+    lists = {name: _items(text) for name, text in names.items()}
+    try:
+        return sweep_speed.Request(lanes=numbers, steps=steps, quick=quick, **lists).checked()
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def bench_sweep(request: sweep_speed.Request, *, out: Path | None, overwrite: bool, terminal: Terminal) -> None:
+    """What `gradlab bench sweep` does."""
+    if out is None:
+        _measure_sweep(request, terminal)
+        return
+    with saved_folder(out, overwrite) as folder:
+        report = _measure_sweep(request, terminal)
+        write_json(folder / "sweep_speed.json", report.data())
+        for part, text in report.tables().items():
+            write_text(folder / ("sweep_speed.csv" if part == "speed" else f"sweep_{part}.csv"), text)
+        if report.speed:
+            from gradlab.plots.style import save_figure
+            from gradlab.plots.sweep_speed import sweep_speed as draw
+
+            save_figure(draw([row.record() for row in report.speed]), folder / "sweep_speed.png")
+    terminal.results_in(folder)
+
+
+def _measure_sweep(request: sweep_speed.Request, terminal: Terminal) -> sweep_speed.SweepReport:
+    with terminal.progress("bench sweep", sweep_speed.count_rows(request)) as show:
+        tell = lambda index, _, name, left: show(index, name, {} if left is None else {"remaining": left})
+        report = sweep_speed.run(request, progress=tell)
+        show(sweep_speed.count_rows(request), "")
+    _say_machine(report.machine, terminal)
+    for task in request.tasks if report.speed else ():
+        rows = [row for row in report.speed if row.task == task]
+        title = f"{task}, {rows[0].steps} steps of {rows[0].batch_size} examples, compiling included | compiled before"
+        terminal.table(title, SPEED_COLUMNS, [_speed_cells(row) for row in rows], words=2)
+    if report.parity:
+        terminal.table(TITLE, COLUMNS, [_cells(row)[: len(COLUMNS)] for row in report.parity])
+    if report.memory:
+        title = "Memory of lanes side by side; the others by the prediction"
+        terminal.table(title, MEMORY_COLUMNS, [_memory_cells(row) for row in report.memory])
+    for text in (*report.left_out, *sweep_speed.disagreements(report.speed)):
+        terminal.warn(text)
+    return report
+
+
+def _say_machine(machine: Mapping[str, Any], terminal: Terminal) -> None:
+    terminal.say(f"{machine['cpu']}, {machine['cores']} cores (load {machine['load']}), {machine['device']}")
+
+
+def _speed_cells(row: SpeedRow) -> list[str]:
+    record = row.record()
+    number = lambda key: "" if record[key] is None else f"{record[key]:.3g}"
+    seconds = lambda key: "" if record[key] is None else quantity(record[key], "s")
+    times = [f"{number(key)}x" if record[key] is not None else "" for key in ("times_gradlab", "warm_times_gradlab")]
+    goal = "" if record["goal"] is None else f"{record['goal']:g}x {'met' if record['met'] else 'missed'}"
+    cold = [seconds("seconds"), seconds("compile_seconds"), number("trials_per_minute"), number("steps_per_second")]
+    warm = [seconds("warm_seconds"), number("warm_steps_per_second")]
+    return [row.contender, row.note, str(row.lanes), *cold, times[0], goal, *warm, times[1]]
+
+
+def _memory_cells(row: MemoryRow) -> list[str]:
+    record = row.record()
+    by = lambda key: "" if record[key] is None else f"{record[key]:.3g}"
+    amounts = [amount_of_bytes(row.predicted), amount_of_bytes(row.planned), by("planned_to_predicted")]
+    measured = "" if row.measured is None else amount_of_bytes(row.measured)
+    return [row.task, str(row.lanes), *amounts, measured, by("measured_to_predicted"), "met" if row.met else "missed"]
 
 
 def _cells(row: Row) -> list[str]:

@@ -68,3 +68,8 @@ def descend(
 
     measured, run = whole(run, make_feed(task.train, order))
     return Descent(every * jnp.arange(steps // every + 1), measured, run)
+
+
+def training_loss(task: Task) -> Callable[..., jax.Array]:
+    """``(params, batch) -> loss`` of a task without state and noise; of all training data unless a batch is given."""
+    return lambda params, batch=None: task.loss(params, {}, task.train if batch is None else batch, None)[0]

@@ -1,4 +1,4 @@
-"""What instruments ask of a loss and of its parameters, found out by tracing."""
+"""What instruments ask of a loss, of its parameters and of curves, found out by tracing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.core import tree as trees
+from gradlab.core.across import at_least_float32
 
 Tree = Any
 
@@ -46,3 +47,16 @@ def require_outputs(who: str, function: Callable, params: Tree, batch: Any, axes
         raise ValueError(f"{who}: the loss must return {wanted}, got a result of shape {shapes}")
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise TypeError(f"{who}: the loss must be real and floating-point, got {out.dtype}")
+
+
+def real_curve(name: str, values: Any) -> jax.Array:
+    """Numbers along one axis in at least float32, or an error that names them.
+
+    >>> real_curve('losses', [[1.0]])
+    Traceback (most recent call last):
+    ValueError: `losses` must have one axis, got shape (1, 1); use jax.vmap for several curves
+    """
+    values = at_least_float32(values)
+    if values.ndim != 1:
+        raise ValueError(f"`{name}` must have one axis, got shape {values.shape}; use jax.vmap for several curves")
+    return values

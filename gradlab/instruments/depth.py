@@ -151,14 +151,14 @@ def time_profile(
     zeros = jax.tree.map(lambda h: jnp.zeros((steps + 1, *h.shape), h.dtype), _floating("the state", start))
 
     def perturbed(perturbations):
-        first, later = (jax.tree.map(lambda p: p[part], perturbations) for part in (0, slice(1, None)))
+        first = jax.tree.map(lambda h, p: h + p[0], start, perturbations)
+        later = jax.tree.map(lambda p: p[1:], perturbations)
 
         def one(h, item):
             x, perturbation = item
             h = _add(step(h, x), perturbation)
             return h, h
 
-        first = _add(start, first)
         _, states = jax.lax.scan(one, first, (inputs, later), length=steps)
         return _one_number(loss(states)), jax.tree.map(lambda h, hs: jnp.concatenate([h[None], hs]), first, states)
 

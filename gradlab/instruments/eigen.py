@@ -17,7 +17,8 @@ from gradlab.core.curvature import ravel, unravel
 from gradlab.core.decompositions import eigh
 from gradlab.core.krylov import lanczos
 from gradlab.core.norms import norm
-from gradlab.instruments.operators import Operator
+from gradlab.core.numerics import finite_or_nan
+from gradlab.instruments.operators import Operator, like_vector
 
 Tree = Any
 
@@ -79,7 +80,7 @@ def extreme(
 def _extreme(op: Operator, key: jax.Array, v0: Tree | Eigs | None, tol: float, k: int, which: str, m: int) -> Eigs:
     start_key, fresh_key = jax.random.split(key)
     krylov = lanczos(lambda v: ravel(op(unravel(v, op.like))), _start(op, start_key, v0), m, fresh_key)
-    seen, small = eigh(krylov.matrix)
+    seen, small = eigh(finite_or_nan(krylov.matrix))
     picked = _order(seen, k, which)
     values, small = seen[picked], small[:, picked]
     scale = jnp.max(jnp.abs(seen))
@@ -106,10 +107,14 @@ def _start(op: Operator, key: jax.Array, v0: Tree | Eigs | None) -> jax.Array:
     random = jax.random.normal(key, like.shape, like.dtype)
     if v0 is None:
         return random
-    warm = ravel(jax.tree.map(lambda x: x.sum(0), v0.vectors) if isinstance(v0, Eigs) else v0).astype(like.dtype)
+    warm = ravel(like_vector(_sum(v0), op.like))
     length = norm(warm)
     usable = (length > 0) & jnp.isfinite(length)
     return jnp.where(usable, warm, 0) / jnp.where(usable, length, 1) + MIXED_IN * random / norm(random)
+
+
+def _sum(v0: Tree | Eigs) -> Tree:
+    return jax.tree.map(lambda vectors: vectors.sum(0), v0.vectors) if isinstance(v0, Eigs) else v0
 
 
 def _order(values: jax.Array, k: int, which: str) -> jax.Array:

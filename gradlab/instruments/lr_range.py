@@ -139,7 +139,7 @@ def _check_batches(batches: Any, steps: int) -> Any:
 
 def _run(loss, tx, params, batches, low, high, decay, diverges, steps, name):
     rates = low * (high / low) ** (jnp.arange(steps, dtype=float) / (steps - 1))
-    each = jnp.arange(steps + 1), jnp.append(rates, high), batches
+    each = jnp.arange(steps + 1, dtype=jnp.int32), jnp.append(rates, high), batches
 
     def step(run, inputs):
         count, rate, batch = inputs

@@ -23,7 +23,7 @@ from gradlab.core.across import sum_of_squares
 from gradlab.core.curvature import cast_like, widen
 from gradlab.core.numerics import debias
 from gradlab.instruments.arguments import real_params, require_outputs
-from gradlab.instruments.noise import Estimate
+from gradlab.instruments.estimate import Estimate
 
 Tree = Any
 
@@ -144,7 +144,7 @@ def streamed_noise(stream: NoiseStream) -> StreamedNoise:
 
     >>> stream = stream_noise(stream_noise(noise_stream(), 1.0, 8.0), 3.0, 4.0)
     >>> [round(float(x), 2) for x in streamed_noise(stream).simple]
-    [2.98, 2.45]
+    [2.99, 2.49]
     """
     square, trace = stream.mean
     shrink = stream.weight_square / (1 - stream.weight_square)

@@ -50,7 +50,7 @@ class Operator:
 
     def __call__(self, vector: Tree) -> Tree:
         """The product with a tree like ``like``; its leaves are cast to those dtypes."""
-        return self.matvec(_like(vector, self.like))
+        return self.matvec(like_vector(vector, self.like))
 
     @property
     def size(self) -> int:
@@ -58,7 +58,8 @@ class Operator:
         return sum(jnp.size(leaf) for leaf in jax.tree.leaves(self.like))
 
 
-def _like(vector: Tree, like: Tree) -> Tree:
+def like_vector(vector: Tree, like: Tree) -> Tree:
+    """The vector in the dtypes of ``like``, or an error that says where their trees or shapes differ."""
     if jax.tree.structure(vector) != jax.tree.structure(like):
         trees.require_same_structure("the vector", vector, "the operator", like)
         raise ValueError("the vector has None where the operator has a leaf; give zeros there")
@@ -168,7 +169,7 @@ def preconditioned(op: Operator, diagonal: Tree) -> Operator:
     4.0
     """
     check.positive(diagonal=diagonal)
-    scale = jax.tree.map(jax.lax.rsqrt, _like(diagonal, op.like))
+    scale = jax.tree.map(jax.lax.rsqrt, like_vector(diagonal, op.like))
     return Operator(Partial(_preconditioned_product, op, scale), op.like)
 
 

@@ -1,8 +1,11 @@
 r"""Learning rates read off the curve of a range test, or none where the loss did not fall by more than its noise.
 
-The losses are smoothed from both sides, so that the curve does not lag behind the rates::
+The losses are smoothed from both sides, so that the curve does not lag behind the rates, and capped, so that an
+explosion does not weigh on what came before it::
 
-    smoothed_i = sum_j d^|i - j| loss_j / sum_j d^|i - j|
+    level      the median of the first 5 losses
+    cap        2 level - (the lowest loss), as far above the level as the lowest is below
+    smoothed_i = sum_j d^|i - j| min(loss_j, cap) / sum_j d^|i - j|
 
 With m the place of the minimum of the smoothed curve::
 
@@ -13,7 +16,8 @@ With m the place of the minimum of the smoothed curve::
 
 Noise is the standard deviation sigma of a loss about the curve, from the differences of neighbours before m: their
 median is 0.954 sigma for Gaussian noise, whatever the trend and a few spikes.  There is no suggestion unless the fall
-exceeds 4 standard deviations of the difference between two smoothed losses.
+exceeds 4 standard deviations of the difference between two smoothed losses: with d = 0.9, of 100 losses that are noise
+alone, that happens once in 500 runs if the noise is Gaussian, once in 40 with the tails of Student's t of 3 degrees.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +26,9 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.core import check
+from gradlab.instruments.arguments import real_curve
 
+FIRST = 5  # losses whose median is the level of the start
 TENTH = 0.1  # the descent begins where so much of the fall is done
 SIGNIFICANT = 4.0  # standard deviations
 MEDIAN_DIFFERENCE = 0.9538725524  # of two independent Gaussian numbers of unit variance, in magnitude
@@ -39,7 +45,7 @@ class Suggestions(NamedTuple):
 
 
 def smooth(losses: Any, decay: Any = 0.9) -> jax.Array:
-    """The two-sided exponential average of a curve; NaN where the curve is not finite, which weighs nothing.
+    """The two-sided exponential average of a capped curve; NaN where the curve is not finite, which weighs nothing.
 
     Args:
       losses: (n,)
@@ -48,13 +54,15 @@ def smooth(losses: Any, decay: Any = 0.9) -> jax.Array:
     Raises:
       ValueError: not one axis, or a decay outside of [0, 1).
 
-    >>> smooth(jnp.array([1.0, 4.0, jnp.nan]), 0.5).tolist()
-    [2.0, 3.0, nan]
+    >>> smooth(jnp.array([4.0, 1.0, jnp.nan]), 0.5).tolist()
+    [3.0, 2.0, nan]
     """
     check.decay_rate(decay=decay)
-    losses = _curve("losses", losses)
+    losses = real_curve("losses", losses)
     known = jnp.isfinite(losses)
-    terms = jnp.where(known, losses, 0.0), known.astype(losses.dtype)
+    level = jnp.nanmedian(jnp.where(known, losses, jnp.nan)[:FIRST])
+    cap = 2 * level - jnp.min(losses, initial=jnp.inf, where=known)
+    terms = jnp.where(known, jnp.fmin(losses, cap), 0.0), known.astype(losses.dtype)
 
     def add(totals, terms):
         totals = tuple(decay * total + term for total, term in zip(totals, terms, strict=True))
@@ -84,7 +92,7 @@ def suggest_rates(learning_rates: Any, losses: Any, decay: Any = 0.9) -> Suggest
     >>> float(suggest_rates(rates, jnp.ones(26)).valley)
     nan
     """
-    rates, losses = _curve("learning_rates", learning_rates), _curve("losses", losses)
+    rates, losses = real_curve("learning_rates", learning_rates), real_curve("losses", losses)
     if rates.shape != losses.shape or rates.size < 3:
         raise ValueError(f"give at least three rates, with one loss each; got {rates.size} and {losses.size}")
     check.positive(learning_rates=rates)
@@ -110,10 +118,3 @@ def _noise(losses: jax.Array, lowest: jax.Array, decay: Any) -> jax.Array:
     first = (1 - decay) / (1 + decay)
     later = (1 + decay**2) * (1 - decay) / (1 + decay) ** 3
     return sigma * jnp.sqrt(first + later)
-
-
-def _curve(name: str, values: Any) -> jax.Array:
-    values = jnp.asarray(values, dtype=jnp.promote_types(jnp.result_type(values), jnp.float32))
-    if values.ndim != 1:
-        raise ValueError(f"`{name}` must have one axis, got shape {values.shape}; use jax.vmap for several curves")
-    return values

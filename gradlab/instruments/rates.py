@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.core import check
+from gradlab.instruments.arguments import real_curve
 
 BLOCKS = 10
 STUDENT = 2.2621571628  # the 97.5 % point with 9 degrees of freedom
@@ -69,9 +70,7 @@ def fit_rate(losses: Any, minimum: Any = 0.0, *, tail: Any = 0.5, floor: Any = 0
     >>> bool(harmonic.is_linear), round(float(harmonic.power.value), 2)
     (False, 1.0)
     """
-    losses = jnp.asarray(losses, dtype=jnp.promote_types(jnp.result_type(losses), jnp.float32))
-    if losses.ndim != 1:
-        raise ValueError(f"`losses` must have one axis, got shape {losses.shape}; use jax.vmap for several curves")
+    losses = real_curve("losses", losses)
     check.in_range("tail", tail, 0.0, 1.0, open_low=True)
     check.non_negative(floor=floor)
     gap, number = losses - minimum, jnp.finfo(losses.dtype)

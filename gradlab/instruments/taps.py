@@ -74,7 +74,7 @@ def nnx_taps(loss: Callable[..., Any], pattern: str = "") -> Callable[..., Any]:
     search = _compiled(pattern)
 
     def tapped(tap: Tap, model: Any, *args: Any, **kwargs: Any) -> Any:
-        model = nnx.merge(*nnx.split(model))
+        model = nnx.clone(model)
         names = {}
         for path, module in nnx.iter_modules(model):
             name = "/".join(map(str, path)) or "(root)"

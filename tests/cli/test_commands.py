@@ -1,5 +1,6 @@
 """Help, lists, the benchmark, and the command as a process of its own."""
 
+import functools
 import json
 import os
 import subprocess
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import gradlab
+from gradlab.bench.sweep_problem import PROBLEMS, Problem
+from gradlab.bench.sweep_speed import PARTS, RIVALS
 from gradlab.tasks import TASKS
+from gradlab.tasks.catalogue import digits_mlp
 
 REGISTRIES = {
     "optimizers": gradlab.REGISTRY,
@@ -19,7 +23,9 @@ REGISTRIES = {
 }
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["sweep"], ["list"], ["bench"], ["bench", "speed"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["sweep"], ["list"], ["bench"], ["bench", "speed"], ["bench", "sweep"]]
+)
 def test_help_is_enough_to_start(gradlab_command, command):
     result = gradlab_command(*command, "--help")
     assert result.exit_code == 0
@@ -65,6 +71,45 @@ def test_bench_speed_suggests_rows(gradlab_command):
     result = gradlab_command("bench", "speed", "--rows", "traces/width-65")
     assert result.exit_code == 2
     assert "did you mean 'traces/width-64'" in result.output
+
+
+def test_bench_sweep_prints_and_saves_its_tables(gradlab_command, tmp_path, monkeypatch):
+    tiny = Problem(functools.partial(digits_mlp, hidden=(2,)), steps=2, batch_size=8)
+    monkeypatch.setitem(PROBLEMS, "mlp", tiny)
+    out = tmp_path / "sweep"
+    options = ["--tasks", "mlp", "--lanes", "2", "--rivals", "scan, vmap", "--parts", "speed,memory", "--quick"]
+    result = gradlab_command("bench", "sweep", *options, "--steps", 3, "--out", out)
+    assert result.exit_code == 0, result.output
+    files = {"sweep_speed.csv", "sweep_memory.csv", "sweep_speed.json", "sweep_speed.png"}
+    assert {path.name for path in out.iterdir()} == files
+    saved = json.loads((out / "sweep_speed.json").read_text())
+    rows = [(row["lanes"], row["contender"], row["steps"]) for row in saved["speed"]]
+    assert rows == [(2, name, 3) for name in ("gradlab", "scan", "vmap")]
+    assert "mlp, 3 steps of 8 examples" in result.output and "Memory of lanes side by side" in result.output
+    assert f"results in {out}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tasks", "mpl"], "did you mean 'mlp'"),
+        (["--rivals", "vmapp"], "did you mean 'vmap'"),
+        (["--parts", ","], "`parts` is empty"),
+        (["--lanes", "1,x"], "lanes are whole numbers with commas between them, got '1,x'"),
+        (["--lanes", "0"], "`lanes` must be >= 1, got 0"),
+        (["--steps", 501], "`steps` must be in [1, 500], got 501"),
+    ],
+)
+def test_bench_sweep_refuses_what_it_cannot_do(gradlab_command, options, message):
+    result = gradlab_command("bench", "sweep", *options)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_bench_sweep_offers_every_task_rival_and_part(gradlab_command):
+    output = " ".join(gradlab_command("bench", "sweep", "--help").output.split())
+    for names in (PROBLEMS, RIVALS, PARTS):
+        assert f"[default: {','.join(names)}]" in output
 
 
 def python(*arguments, cwd=None):

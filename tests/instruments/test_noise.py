@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradlab.instruments import noise as module
-from gradlab.instruments.noise import batch_variance
+from gradlab import instruments
+from gradlab.instruments import batch_variance
 
 DIM = 4
 AWAY = np.array([0.6, -0.3, 0.9, 0.2])
 SIGMA = 0.5  # of the labels
 KEY = jax.random.key(3)
-noise = jax.jit(module.noise, static_argnums=0, static_argnames="chunk")
-curved_noise = jax.jit(module.curved_noise, static_argnums=0, static_argnames="probes")
+noise = jax.jit(instruments.noise, static_argnums=0, static_argnames="chunk")
+curved_noise = jax.jit(instruments.curved_noise, static_argnums=0, static_argnames="probes")
 
 
 def squared(params, batch):
@@ -212,7 +212,10 @@ def test_vmaps_and_jits_with_one_trace():
     @jax.jit
     @chex.assert_max_traces(n=1)
     def both(params, key):
-        one = lambda p: (module.noise(squared, p, batch), module.curved_noise(squared, p, batch, key, probes=3))
+        one = lambda p: (
+            instruments.noise(squared, p, batch),
+            instruments.curved_noise(squared, p, batch, key, probes=3),
+        )
         return jax.vmap(one)(params)
 
     both(stack, KEY)
@@ -237,7 +240,7 @@ def test_bad_input_says_why():
     batch = regression(KEY, 5)
     params = {"w": jnp.asarray(AWAY)}
     with pytest.raises(ValueError, match=r"noise: the loss must return one number for each example"):
-        module.noise(lambda p, b: jnp.mean(squared(p, b)), params, batch)
+        instruments.noise(lambda p, b: jnp.mean(squared(p, b)), params, batch)
     with pytest.raises(
         ValueError, match=r"must share a first axis of examples, got lengths \{'x': \(5,\), 'y': \(3,\)\}"
     ):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gradlab
 from gradlab.instruments import merge, observe, running, standard_error, variance
 
 SERIES = {"a": jax.random.normal(jax.random.key(0), (50, 3)) + 5.0, "b": jnp.linspace(0.0, 1.0, 50) ** 2}
@@ -93,3 +94,22 @@ def test_bad_input_is_explained():
         observe(EMPTY, {"a": jnp.zeros(3), "b": 0.0}, 1.5)
     with pytest.raises(ValueError, match="the observation and the state have different trees"):
         observe(EMPTY, {"a": jnp.zeros(3)})
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_the_noise_floor_of_descent(momentum):
+    """Descent with gradients ``h x + noise`` settles at a variance that a Lyapunov equation gives in closed form."""
+    rate, h, size = 0.2, 1.5, 0.7
+    tx, x = gradlab.heavy_ball(rate, momentum), jnp.zeros(20000)
+
+    def step(carry, key):
+        x, state, seen = carry
+        updates, state = tx.update(h * x + size * jax.random.normal(key, x.shape), state, x)
+        x = gradlab.apply_updates(x, updates)
+        return (x, state, observe(seen, x, 0.9)), None
+
+    keys = jax.random.split(jax.random.key(4), 200)
+    (x, _, seen), _ = jax.lax.scan(step, (x, tx.init(x), running(x)), keys)
+    floor = rate * (1 + momentum) * size**2 / ((1 - momentum) * h * (2 * (1 + momentum) - rate * h))
+    np.testing.assert_allclose(jnp.var(x), floor, rtol=0.05)
+    np.testing.assert_allclose(jnp.mean(seen.mean**2 + seen.spread / seen.weight), floor, rtol=0.05)

@@ -106,13 +106,18 @@ def test_beyond_quadratics_the_remainder_is_the_third_order():
         (0.0, -2.0, np.inf, np.inf),
         (0.0, 0.0, np.nan, np.nan),
         (np.nan, 2.0, np.nan, np.nan),
-        (-1.0, np.nan, np.nan, np.nan),
     ],
 )
 def test_rates_where_the_model_has_no_minimum_downhill(slope, curvature, best, critical):
     line = lambda s, batch: slope * s + curvature * s**2 / 2
     probe = step_probe(line, jnp.array(0.0), None, jnp.array(1.0))
     np.testing.assert_array_equal([probe.best_rate, probe.critical_rate], [best, critical])
+
+
+def test_a_nan_in_the_curvature_alone_is_no_rate():
+    kink = lambda s, batch: -s + s**1.5 - s**1.25  # with the second derivative infinity minus infinity at zero
+    probe = step_probe(kink, jnp.array(0.0), None, jnp.array(1.0))
+    assert probe.slope == -1 and np.isnan([probe.curvature, probe.best_rate, probe.critical_rate]).all()
 
 
 def test_a_zero_update_has_no_direction():
@@ -153,7 +158,7 @@ def test_it_is_traced_once_for_all_lanes():
         return jax.vmap(lambda rate: step_probe(quadratic, params, None, descent(params, rate), rate))(rates)
 
     rates = jnp.array([0.1, 0.5])
-    for params in (PARAMS, eigenvector(0)):
+    for params in (eigenvector(0), eigenvector(1)):
         lanes = probes(params, rates)
         alone = [step_probe(quadratic, params, None, descent(params, rate), rate) for rate in rates]
         chex.assert_trees_all_close(lanes, jax.tree.map(lambda *x: jnp.stack(x), *alone), rtol=1e-10)
