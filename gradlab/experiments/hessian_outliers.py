@@ -7,8 +7,8 @@ An outlier is what lies above the largest gap, the largest ratio of neighbouring
 
 Here, with a hidden layer of 10 units trained by Adam for 100 steps, the count is 9 for ten digits in five of five
 seeds, with a gap of 1.7 or more, and 6 for seven digits and 2 for three in four of five seeds.  It is another for four
-digits (2 in four seeds) and five (2 to 5).  It is less clear, and 9 only for part of a run, with momentum in Adam's place, and
-with tanh units under gradient descent (7 to 17, no gap above 1.3).
+digits (2 in four seeds) and five (2 to 5).  It is less clear, and 9 only for part of a run, with momentum in Adam's
+place, and with tanh units under gradient descent (7 to 17, no gap above 1.3).
 """
 
 from typing import NamedTuple
