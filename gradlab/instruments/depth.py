@@ -86,7 +86,7 @@ def backprop_profile(tapped: Callable[..., jax.Array], *args: Any) -> Profile:
         return loss, [global_norm(value) for value in values.values()]
 
     (loss, value_norms), grads = jax.value_and_grad(perturbed, has_aux=True)(zeros)
-    grad_norms = jnp.stack([global_norm(grad) for grad in grads[::-1]])
+    grad_norms = jnp.stack([global_norm(grad) for grad in grads])
     return Profile(loss, grad_norms, jnp.stack(value_norms), tuple(shapes))
 
 
