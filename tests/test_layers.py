@@ -19,7 +19,7 @@ LEVELS = [
     ["optimizers"],
     ["tasks"],
     ["training"],
-    ["sweeps"],
+    ["sweeps", "experiments"],
     ["bench", "experiments", "plots"],
     ["report"],
     ["config"],
@@ -29,7 +29,7 @@ LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in 
 
 # packages that only these modules import; below the second table, never when the module itself is imported
 HOMES = {
-    "flax": {"tasks.networks", "training.checkpoint", "training.kfac", "training.state"},
+    "flax": {"instruments.taps", "tasks.networks", "training.checkpoint", "training.kfac", "training.state"},
     "matplotlib": {"plots"},
     "mlflow": {"sweeps.trackers"},
     "optuna": {"bench.sweep_contenders", "sweeps"},

@@ -77,7 +77,7 @@ def _recursion(output: jax.Array, curvature: jax.Array, rate: jax.Array, width: 
     def one(pair, _):
         output, curvature = pair
         pull = rate * output**2 / width
-        output, curvature = (1 - rate * curvature + rate * pull) * output, curvature + pull * (rate * curvature + 4)
+        output, curvature = (1 - rate * curvature + rate * pull) * output, curvature + pull * (rate * curvature - 4)
         return (output, curvature), curvature
 
     _, curvatures = jax.lax.scan(one, (output, curvature), length=steps)

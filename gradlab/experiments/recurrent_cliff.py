@@ -8,7 +8,7 @@ Published (Pascanu et al., arXiv 1211.5063, figure 6): where the recurrence bifu
 gradients.  A descent that meets it is thrown far away; with the gradient's norm clipped it stays close, and goes on.
 
 Here, from (6.5, -2.5), plain descent is thrown onto a plateau, where it stays, at the learning rates 0.5, 1 and 2.
-From (5, -1.5) and (6, -2) it is thrown by 1 to 3, lands well, and needs no clipping.
+From (5, -1.5) and (6, -2) it is thrown by 0.8 to 3, lands well, and needs no clipping.
 """
 
 from typing import NamedTuple

@@ -7,12 +7,22 @@ from gradlab.instruments.checks import OperatorErrors, check_loss, check_operato
 from gradlab.instruments.connectivity import Barrier, Curve, barrier, bezier, connect
 from gradlab.instruments.critical import KINDS, CriticalPoint, classify
 from gradlab.instruments.density import Fraction, Quadrature, density, fraction, log_density, quadrature, slq
+from gradlab.instruments.depth import (
+    ClipEffect,
+    Profile,
+    TimeProfile,
+    backprop_profile,
+    clip_effect,
+    layer_taps,
+    time_profile,
+)
 from gradlab.instruments.directions import PathDirections, path_directions, random_directions, random_walk_shares
 from gradlab.instruments.eigen import Eigs, extreme
 from gradlab.instruments.estimate import Estimate
 from gradlab.instruments.flow import Flow, FlowDistance, flow_distance, gradient_flow
 from gradlab.instruments.health import Health, Sizes, Units, health, leaf_names, sizes, units
 from gradlab.instruments.histogram import Histogram, bin_edges, log_histogram
+from gradlab.instruments.jacobian import MatrixPowers, SingularValues, jacobian_singular_values, matrix_powers
 from gradlab.instruments.landscape import PathLosses, Projection, interpolate, line, plane, project, project_path
 from gradlab.instruments.lr_range import LrRange, lr_range
 from gradlab.instruments.noise import CurvedNoise, Noise, batch_variance, curved_noise, noise
@@ -34,11 +44,13 @@ from gradlab.instruments.saddle_free import SaddleReport, saddle_report
 from gradlab.instruments.stability import Gauge, adam_diagonal, gauge, threshold
 from gradlab.instruments.step_probe import StepProbe, step_probe
 from gradlab.instruments.symmetry import Alignment, align, chain, log10_orders, permute, rescale
+from gradlab.instruments.taps import linen_taps, nnx_taps
 from gradlab.instruments.trace import diagonal, trace
 
 __all__ = [
     "Alignment",
     "Barrier",
+    "ClipEffect",
     "CriticalPoint",
     "Curve",
     "CurvedNoise",
@@ -53,25 +65,30 @@ __all__ = [
     "Histogram",
     "KINDS",
     "LrRange",
+    "MatrixPowers",
     "Noise",
     "NoiseStream",
     "Operator",
     "OperatorErrors",
     "PathDirections",
     "PathLosses",
+    "Profile",
     "Projection",
     "Quadrature",
     "RateFit",
     "Running",
     "SaddleReport",
+    "SingularValues",
     "Sizes",
     "StepProbe",
     "StreamedNoise",
     "Suggestions",
+    "TimeProfile",
     "TwoBatch",
     "Units",
     "adam_diagonal",
     "align",
+    "backprop_profile",
     "barrier",
     "batch_variance",
     "bezier",
@@ -80,6 +97,7 @@ __all__ = [
     "check_loss",
     "check_operator",
     "classify",
+    "clip_effect",
     "connect",
     "curved_noise",
     "dense",
@@ -96,13 +114,18 @@ __all__ = [
     "health",
     "hessian",
     "interpolate",
+    "jacobian_singular_values",
+    "layer_taps",
     "leaf_names",
     "line",
+    "linen_taps",
     "log10_orders",
     "log_density",
     "log_histogram",
     "lr_range",
+    "matrix_powers",
     "merge",
+    "nnx_taps",
     "noise",
     "noise_stream",
     "observe",
@@ -129,6 +152,7 @@ __all__ = [
     "streamed_noise",
     "suggest_rates",
     "threshold",
+    "time_profile",
     "trace",
     "two_batch",
     "unbiased",

@@ -53,7 +53,8 @@ def nnx_taps(loss: Callable[..., Any], pattern: str = "") -> Callable[..., Any]:
     """A tapped loss from one of an NNX module: ``backprop_profile(nnx_taps(loss), model, batch)``.
 
     The output of every module's ``__call__`` is tapped as by `linen_taps`.  The loss gets a copy of the module: what it
-    changes in it, such as batch statistics, is lost.
+    changes in it, such as batch statistics, is lost.  Modules that `nnx.scan`, `nnx.remat` or `nnx.jit` rebuild inside
+    of the loss, or that it copies, are not tapped: leave these transformations out of it.
 
     Args:
       loss: ``(module, ...) -> scalar``.

@@ -2,6 +2,7 @@
 
 from gradlab.plots.best_of_k import best_of_k
 from gradlab.plots.contest import contest_curves
+from gradlab.plots.curvature import eigenvalue_density, sharpness_curves
 from gradlab.plots.curves import history, learning_curves, race
 from gradlab.plots.health import health_panels
 from gradlab.plots.importances import importances
@@ -20,6 +21,7 @@ __all__ = [
     "PALETTE",
     "best_of_k",
     "contest_curves",
+    "eigenvalue_density",
     "health_panels",
     "heat_map",
     "history",
@@ -36,6 +38,7 @@ __all__ = [
     "rate_by_steps",
     "save_figure",
     "sensitivity",
+    "sharpness_curves",
     "slices",
     "trajectory",
 ]

@@ -107,6 +107,8 @@ def test_nnx_models_are_tapped_by_path_and_left_as_they_were():
     np.testing.assert_allclose(profile.grad_norms[-1], jnp.linalg.norm(jax.grad(rest)(model(x))), rtol=1e-5)
     assert profile.grad_norms[2] == profile.grad_norms[3]
     assert backprop_profile(nnx_taps(lambda m, x: jnp.sum(m(x)), "^norm$"), model, x).names == ("norm",)
+    copied = nnx_taps(lambda m, x: jnp.sum(m(x)) + jnp.sum(nnx.clone(m)(x)))
+    assert backprop_profile(copied, model, x).names == profile.names
 
 
 def test_profiles_jit_and_vmap_with_one_trace():
