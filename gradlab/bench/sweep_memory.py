@@ -28,9 +28,9 @@ from gradlab.sweeps.setup import Setup
 from gradlab.sweeps.width import lane_bytes, memory_budget, program_bytes, program_of
 
 STEPS = 2  # memory does not grow with the steps, but for their losses
-MEASURED = 2  # of the numbers of lanes, the largest that fit and are worth it
-WORTH_MEASURING = 64e6  # bytes
-PASSES = 3  # of which the median counts
+MEASURED = 2  # of the numbers of lanes of a task, the largest within these bytes
+WORTH_MEASURING, MOST_MEASURED = 48e6, 512e6  # bytes
+PASSES = 2  # of which the least counts: what was freed late adds to the others
 M_MMAP_THRESHOLD, RETURNED_FROM = -3, 128 * 1024  # of glibc: blocks of so many bytes are mapped each by itself
 WITHIN = 0.1  # goal: predicted and planned, measured and predicted differ by so much at most
 
@@ -68,12 +68,13 @@ class Memory:
     Args:
       name: of the task.
       sweep_of: number of configurations -> the sweep.
+      most_measured: rows whose memory is measured; none where the system does not tell it, or on accelerators.
     """
 
-    def __init__(self, name: str, sweep_of: Callable[[int], Sweep]):
+    def __init__(self, name: str, sweep_of: Callable[[int], Sweep], most_measured: int = MEASURED):
         self.name = name
         self.sweep_of = lambda lanes: sweep_of(lanes)._replace(steps=STEPS)
-        self._left = MEASURED if resident_memory() is not None and jax.default_backend() == "cpu" else 0
+        self._left = most_measured if resident_memory() is not None and jax.default_backend() == "cpu" else 0
 
     @functools.cached_property
     def _shared_and_each(self) -> tuple[int, int]:
@@ -85,7 +86,7 @@ class Memory:
         shared, each = self._shared_and_each
         predicted, sweep = shared + lanes * each, self.sweep_of(lanes)
         measured = None
-        if self._left > 0 and WORTH_MEASURING <= predicted <= memory_budget(None):
+        if self._left > 0 and WORTH_MEASURING <= predicted <= min(MOST_MEASURED, memory_budget(None)):
             self._left -= 1
             with Workers([functools.partial(functools.partial, memory_growth, sweep)]) as workers:
                 (measured,) = workers.run()
@@ -106,7 +107,7 @@ def memory_growth(sweep: Sweep) -> int:
     if sys.platform == "linux":
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, RETURNED_FROM)
     compiled, setup = compiled_segment(sweep), setup_of(sweep)
-    return round(float(np.median([_growth_of(compiled, setup) for _ in range(1 + PASSES)][1:])))
+    return min([_growth_of(compiled, setup) for _ in range(1 + PASSES)][1:])
 
 
 def _growth_of(compiled: Any, setup: Setup) -> int:

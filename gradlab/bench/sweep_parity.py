@@ -5,6 +5,8 @@
     segment    jit(scan(vmap(step))) of both, compiled: the same steps, no evaluation
     sweep      `gradlab.sweep`, compiled: checks, chunks, start, evaluations and results included
     cold       the same in fresh caches, compilation included
+
+The last two are raced with the largest number of lanes only.
 """
 
 import functools
@@ -23,8 +25,8 @@ from gradlab.sweeps import lanes
 
 AT_MOST = 1.05
 FEWEST_ROUNDS = 3
-SECONDS, COLD_ROUNDS = 12.0, 3  # of a row
-QUICK_SECONDS, QUICK_COLD_ROUNDS = 3.0, 1
+SECONDS, QUICK_SECONDS = 12.0, 3.0  # of a row
+COLD_ROUNDS = 3
 
 
 def parity_cases(name: str, sweep_of: Callable[[int], Sweep], counts: Sequence[int], *, quick: bool) -> Iterator[Case]:
@@ -33,19 +35,20 @@ def parity_cases(name: str, sweep_of: Callable[[int], Sweep], counts: Sequence[i
     Args:
       name: of the task.
       sweep_of: number of configurations -> the sweep.
-      counts: lanes side by side.
-      quick: fewer rounds.
+      counts: lanes side by side, ascending.
+      quick: fewer rounds, and no cold race.
     """
-    seconds, cold_rounds = (QUICK_SECONDS, QUICK_COLD_ROUNDS) if quick else (SECONDS, COLD_ROUNDS)
+    seconds = QUICK_SECONDS if quick else SECONDS
     kinds = {
         "segment": ("compiled steps", functools.partial(_race_segments, seconds)),
         "sweep": ("the whole sweep, compiled", functools.partial(_race_sweeps, seconds)),
-        "cold": ("the whole sweep, compilation included", _race_cold),
     }
+    if not quick:
+        kinds["cold"] = ("the whole sweep, compilation included", _race_cold)
     for kind, (what, race) in kinds.items():
-        for count in counts:
+        for count in counts if kind == "segment" else counts[-1:]:
             measure = lambda rounds, race=race, count=count: race(sweep_of(count), rounds)
-            most = cold_rounds if kind == "cold" else None
+            most = COLD_ROUNDS if kind == "cold" else None
             yield Case(f"{kind}/{name}/{count}", f"{what}; {count} lanes", "s", measure, AT_MOST, most)
 
 
@@ -77,7 +80,9 @@ def _race_cold(sweep: Sweep, rounds: int) -> Samples:
 
 
 def _paired_within(seconds: float, contestants: dict[str, Contestant], most: int) -> Samples:
-    """As many rounds as fit into the seconds, but a few."""
-    once = sum(seconds for (seconds,) in paired(contestants, rounds=1).values())
-    rounds = int(np.clip(seconds / once, min(FEWEST_ROUNDS, most), most))
-    return paired(contestants, rounds=rounds, warmup=0)
+    """As many rounds as fit into the seconds, but a few; nothing is compiled in a round."""
+    first = paired(contestants, rounds=1)
+    once = sum(sum(series) for series in first.values())
+    more = int(np.clip(seconds / once, min(FEWEST_ROUNDS, most), most)) - 1
+    rest = paired(contestants, rounds=more, warmup=0) if more else {}
+    return {name: series + rest.get(name, []) for name, series in first.items()}

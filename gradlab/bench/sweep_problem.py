@@ -46,6 +46,7 @@ class Problem(NamedTuple):
     make: Callable[[], Task]
     steps: int
     batch_size: int
+    parity_lanes: tuple[int, ...]  # at which lanes written by hand are raced, ascending
 
     def sweep(self, steps: int | None = None) -> Callable[[int], Sweep]:
         """The sweep with so many configurations: the larger one begins with the learning rates of the smaller.
@@ -61,9 +62,9 @@ class Problem(NamedTuple):
 
 
 PROBLEMS = {
-    "mlp": Problem(digits_mlp, steps=200, batch_size=64),
-    "cnn": Problem(digits_cnn, steps=8, batch_size=64),
-    "chars": Problem(functools.partial(chars, max_characters=100_000), steps=4, batch_size=8),
+    "mlp": Problem(digits_mlp, steps=200, batch_size=64, parity_lanes=(16, 64)),
+    "cnn": Problem(digits_cnn, steps=4, batch_size=64, parity_lanes=(16,)),
+    "chars": Problem(functools.partial(chars, max_characters=100_000), steps=8, batch_size=4, parity_lanes=(16,)),
 }
 
 

@@ -109,7 +109,7 @@ class Race:
 
     def _takes_long(self, name: str, contender: Contender, lanes: int) -> bool:
         estimate = self._measured[name].scaled(lanes, contender.compiles_each)
-        return estimate.seconds + estimate.warm > self.limit
+        return estimate.seconds + estimate.warm > contender.patience * self.limit
 
     def _measure(self, name: str, contender: Contender, lanes: int) -> Timing:
         self._measured[name] = timed(contender, self.sweep_of(lanes))

@@ -23,7 +23,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from gradlab.bench.machine import machine_facts
 from gradlab.bench.rows import Row, csv_text, measured
 from gradlab.bench.sweep_contenders import DoesNotFit
-from gradlab.bench.sweep_memory import Memory, MemoryRow
+from gradlab.bench.sweep_memory import MEASURED, Memory, MemoryRow
 from gradlab.bench.sweep_parity import parity_cases
 from gradlab.bench.sweep_problem import PROBLEMS, Problem
 from gradlab.bench.sweep_race import OURS, RTOL, Race, SpeedRow
@@ -33,9 +33,8 @@ from gradlab.sweeps.record import CURVE_POINTS
 
 PARTS = ("speed", "parity", "memory")
 RIVALS = tuple(name for name in CONTENDERS if name != OURS)
-LANES, QUICK_LANES = (1, 8, 64, 256, 1024), (1, 8, 64)
+LANES, QUICK_LANES = (1, 8, 64, 256, 1024), (64,)
 LIMIT, QUICK_LIMIT = 15.0, 2.0  # seconds of a contender's runs, above which they are estimated
-PARITY_LANES = (16, 64)
 ROUNDS = 15  # of parity, at most
 
 
@@ -47,7 +46,7 @@ class Request(NamedTuple):
     rivals: tuple[str, ...] = RIVALS  # besides gradlab's lanes side by side
     parts: tuple[str, ...] = PARTS
     steps: int | None = None  # of every task; by default each has its own
-    quick: bool = False  # fewer lanes if none are given, more estimates, fewer rounds
+    quick: bool = False  # one number of lanes if none are given, more estimates, fewer rows and rounds
 
     def checked(self, problems: Mapping[str, Problem] = PROBLEMS) -> "Request":
         """The same with each name and number once, lanes ascending.
@@ -97,7 +96,12 @@ class SweepReport:
     def data(self) -> dict[str, Any]:
         """All of it as numbers, strings, lists and mappings."""
         parts = {part: [row.record() for row in getattr(self, part)] for part in PARTS}
-        return {"machine": self.machine, "request": self.request._asdict(), **parts, "left_out": self.left_out}
+        facts = {"machine": self.machine, "request": self.request._asdict(), "contenders": self.contenders()}
+        return {**facts, **parts, "left_out": self.left_out}
+
+    def contenders(self) -> dict[str, str]:
+        """What each of the contenders does."""
+        return {name: CONTENDERS[name].what for name in (OURS, *self.request.rivals)}
 
     def tables(self) -> dict[str, str]:
         """The parts that were measured, as CSV."""
@@ -168,11 +172,12 @@ def _jobs(request: Request, problems: Mapping[str, Problem]) -> Iterator[Job]:
                 for lanes in request.lanes:
                     yield "speed", f"{task}/{contender}/{lanes}", functools.partial(race.row, contender, lanes)
         if "parity" in request.parts:
-            counts = [lanes for lanes in PARITY_LANES if lanes <= most] or [most]
+            usual = problems[task].parity_lanes[: 1 if request.quick else None]
+            counts = [lanes for lanes in usual if lanes <= most] or [most]
             for case in parity_cases(task, sweep_of, counts, quick=request.quick):
                 yield "parity", case.name, functools.partial(measured, case, ROUNDS)
         if "memory" in request.parts:
-            memory = Memory(task, sweep_of)
+            memory = Memory(task, sweep_of, most_measured=0 if request.quick else MEASURED)
             for lanes in reversed(request.lanes):
                 yield "memory", f"{task}/{lanes}", functools.partial(memory.row, lanes)
 

@@ -46,9 +46,10 @@ Start = Callable[[Sweep], contextlib.AbstractContextManager[Started]]
 class Contender(NamedTuple):
     """A way to run a sweep."""
 
-    what: str
+    what: str  # for readers of the table
     start: Start
     few: int  # configurations from which the time of many is estimated
+    patience: float = 1.0  # how many limits its runs may take before they are estimated
     compiles_each: bool = False  # a program for each configuration
     imports: bool = False  # starting it imports everything in new processes
 
@@ -135,21 +136,45 @@ def _processes(sweep: Sweep) -> Iterator[Started]:
         yield Started(run, workers.compile_seconds)
 
 
+_MORE = "also draws the batches, evaluates before and after, keeps every loss, freezes what diverges"
 CONTENDERS = {
-    "gradlab": Contender("gradlab.sweep, lanes side by side", _here(gradlab_lanes), few=4 * LANES_OF_A_CPU),
+    "gradlab": Contender(
+        f"gradlab.sweep, lanes side by side in chunks; {_MORE}",
+        _here(gradlab_lanes),
+        few=2 * LANES_OF_A_CPU,
+        patience=2.0,
+    ),
     "gradlab-map": Contender(
-        "gradlab.sweep, lanes one after another in one program",
+        "the same with lanes one after another inside of a program",
         _here(functools.partial(gradlab_lanes, lane_method="map")),
         few=LANES_OF_A_CPU,
     ),
     "gradlab-loop": Contender(
-        "gradlab.sweep, a program of one lane", _here(functools.partial(gradlab_lanes, lane_method="loop")), few=8
+        "the same with a program of one lane, called for each",
+        _here(functools.partial(gradlab_lanes, lane_method="loop")),
+        few=8,
     ),
-    "loop": Contender("a Python loop over a jitted optax step", _here(optax_loop), few=3, compiles_each=True),
-    "scan": Contender("a jitted optax scan for each configuration", _here(optax_scans), few=3, compiles_each=True),
+    "loop": Contender(
+        "a jitted optax step for each configuration, called in a Python loop",
+        _here(optax_loop),
+        few=3,
+        compiles_each=True,
+    ),
+    "scan": Contender("a jitted scan over optax for each configuration", _here(optax_scans), few=3, compiles_each=True),
     "processes": Contender(
-        "the same in as many processes as cores", _processes, few=2 * usable_cores(), compiles_each=True, imports=True
+        "the same in as many processes as cores, imports included",
+        _processes,
+        few=2 * usable_cores(),
+        compiles_each=True,
+        imports=True,
     ),
-    "vmap": Contender("a hand-written vmap over optax", _by_hand, few=64),
-    "optuna": Contender("Optuna with a jitted objective", _here(optuna_study), few=16),
+    "vmap": Contender(
+        "one jitted scan of all configurations, vmapped by hand over optax",
+        _by_hand,
+        few=2 * LANES_OF_A_CPU,
+        patience=2.0,
+    ),
+    "optuna": Contender(
+        "Optuna's TPE, the objective a jitted scan over optax with a traced learning rate", _here(optuna_study), few=16
+    ),
 }

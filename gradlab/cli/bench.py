@@ -100,6 +100,8 @@ def _measure_sweep(request: sweep_speed.Request, terminal: Terminal) -> sweep_sp
     if report.memory:
         title = "Memory of lanes side by side; the others by the prediction"
         terminal.table(title, MEMORY_COLUMNS, [_memory_cells(row) for row in report.memory])
+    for name, what in report.contenders().items() if report.speed else ():
+        terminal.say(f"{name}: {what}")
     for text in (*report.left_out, *sweep_speed.disagreements(report.speed)):
         terminal.warn(text)
     return report

@@ -127,7 +127,7 @@ def test_a_longer_sweep_begins_with_the_learning_rates_of_a_shorter_one():
 
 
 def test_a_problem_evaluates_on_one_batch_and_takes_its_own_steps_unless_told():
-    problem = Problem(digits_mlp, steps=7, batch_size=16)
+    problem = Problem(digits_mlp, steps=7, batch_size=16, parity_lanes=(16, 64))
     sweep = problem.sweep()(5)
     assert (len(sweep.learning_rates), sweep.steps, sweep.batch_size) == (5, 7, 16)
     assert problem.sweep(3)(1).steps == 3

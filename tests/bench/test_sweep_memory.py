@@ -11,8 +11,8 @@ from gradlab.bench.sweep_problem import Problem
 from gradlab.sweeps.width import program_bytes
 from gradlab.tasks.catalogue import digits_mlp
 
-TINY = Problem(functools.partial(digits_mlp, hidden=(4,)), steps=5, batch_size=16)
-WIDE = Problem(functools.partial(digits_mlp, hidden=(64,)), steps=5, batch_size=16)
+TINY = Problem(functools.partial(digits_mlp, hidden=(4,)), steps=5, batch_size=16, parity_lanes=(16, 64))
+WIDE = Problem(functools.partial(digits_mlp, hidden=(64,)), steps=5, batch_size=16, parity_lanes=(16, 64))
 
 needs_linux = pytest.mark.skipif(resident_memory() is None, reason="the system does not tell the resident memory")
 
@@ -59,6 +59,10 @@ def test_the_first_that_are_large_enough_and_fit_are_measured(measured, monkeypa
     rows = [memory.row(lanes) for lanes in (5, 4, 1, 3, 2)]
     assert measured == [4, 3]
     assert [row.measured for row in rows] == [None, 28, None, 21, None]
+    monkeypatch.setattr(sweep_memory, "MOST_MEASURED", sizes[3])
+    memory = Memory("mlp", TINY.sweep(), most_measured=1)
+    assert [memory.row(lanes).measured for lanes in (4, 3, 2)] == [None, 21, None]
+    assert Memory("mlp", TINY.sweep(), most_measured=0).row(3).measured is None
 
 
 @needs_linux

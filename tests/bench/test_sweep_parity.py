@@ -11,7 +11,7 @@ from gradlab.bench.sweep_parity import parity_cases
 from gradlab.bench.sweep_problem import Problem
 from gradlab.tasks.catalogue import digits_mlp
 
-TINY = Problem(functools.partial(digits_mlp, hidden=(4,)), steps=5, batch_size=16)
+TINY = Problem(functools.partial(digits_mlp, hidden=(4,)), steps=5, batch_size=16, parity_lanes=(16, 64))
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def races(monkeypatch):
 
 def test_rows_and_their_goals():
     cases = list(parity_cases("mlp", None, [16, 64], quick=False))
-    names = [f"{kind}/mlp/{count}" for kind in ("segment", "sweep", "cold") for count in (16, 64)]
-    assert [case.name for case in cases] == names
+    assert [case.name for case in cases] == ["segment/mlp/16", "segment/mlp/64", "sweep/mlp/64", "cold/mlp/64"]
     assert {case.at_most for case in cases} == {1.05}
-    assert [case.most_rounds for case in cases] == [None] * 4 + [3, 3]
-    assert [case.most_rounds for case in parity_cases("mlp", None, [16], quick=True)] == [None, None, 1]
+    assert [case.most_rounds for case in cases] == [None, None, None, 3]
+    quick = [case.name for case in parity_cases("mlp", None, [16], quick=True)]
+    assert quick == ["segment/mlp/16", "sweep/mlp/16"]
 
 
 def test_the_segments_do_the_same_steps_from_the_same_start(races):
@@ -44,7 +44,7 @@ def test_the_segments_do_the_same_steps_from_the_same_start(races):
 
 
 def test_the_whole_sweeps_reach_the_same_losses(races):
-    _, whole, _ = parity_cases("mlp", TINY.sweep(), [3], quick=True)
+    _, whole = parity_cases("mlp", TINY.sweep(), [3], quick=True)
     whole.measure(1)
     np.testing.assert_allclose(races[0]["gradlab"].run(), races[0]["optax"].run(), rtol=1e-5)
 
@@ -52,7 +52,7 @@ def test_the_whole_sweeps_reach_the_same_losses(races):
 def test_the_cold_race_is_between_the_whole_sweeps(monkeypatch):
     seen = []
     monkeypatch.setattr(sweep_parity, "race_in_fresh_caches", lambda *call: seen.append(call))
-    *_, cold = parity_cases("mlp", TINY.sweep(), [3], quick=True)
+    *_, cold = parity_cases("mlp", TINY.sweep(), [3], quick=False)
     cold.measure(2)
     ((ours, theirs, rounds),) = seen
     assert rounds == 2
@@ -70,5 +70,5 @@ def test_there_are_as_many_rounds_as_fit_into_the_time_but_a_few(once, most, rou
     monkeypatch.setattr(sweep_parity, "paired", fake_paired)
     contestants = {"gradlab": Contestant(None), "optax": Contestant(None)}
     samples = sweep_parity._paired_within(12.0, contestants, most)
-    assert calls == [(1, 1), (rounds, 0)]
-    assert len(samples["gradlab"]) == rounds
+    assert calls == [(1, 1), (rounds - 1, 0)][: 1 + (rounds > 1)]
+    assert samples == {"gradlab": [once / 2] * rounds, "optax": [once / 2] * rounds}

@@ -54,6 +54,12 @@ def test_what_takes_longer_is_estimated_from_the_largest_that_ran(ran):
     assert (rows[2].seconds, rows[2].compile_seconds, rows[2].warm_seconds) == (66.0, 2.0, 64.0)
 
 
+def test_the_patient_are_measured_for_longer(ran, monkeypatch):
+    monkeypatch.setitem(KINDS, "gradlab", Contender("", None, few=4, patience=2.0))
+    rows = [race.row("gradlab", lanes) for race in [race(limit=20.0)] for lanes in (8, 19, 20)]
+    assert [row.measured for row in rows] == [8, 19, 19]  # 2 + 19 + 19 = 40
+
+
 def test_an_estimate_needs_a_few_configurations(ran):
     own = race(limit=1e-9)
     assert own.row("gradlab", 1).measured == 1

@@ -16,7 +16,7 @@ from gradlab.bench.sweep_race import SpeedRow
 from gradlab.bench.sweep_speed import LANES, QUICK_LANES, RIVALS, Request, run
 from gradlab.tasks.catalogue import digits_mlp
 
-TINY = {"mlp": Problem(functools.partial(digits_mlp, hidden=(4,)), steps=3, batch_size=16)}
+TINY = {"mlp": Problem(functools.partial(digits_mlp, hidden=(4,)), steps=3, batch_size=16, parity_lanes=(16, 64))}
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +32,18 @@ def test_smoke_every_part_has_its_rows(report_and_progress):
     assert rows == [("mlp", lanes, name, lanes) for lanes in (1, 3) for name in ("gradlab", "vmap")]
     assert all(row.agrees and row.loss_difference < 1e-4 for row in report.speed)
     assert all(row.seconds > row.compile_seconds > 0 and row.warm_seconds > 0 for row in report.speed)
-    assert [row.name for row in report.parity] == ["segment/mlp/3", "sweep/mlp/3", "cold/mlp/3"]
+    assert [row.name for row in report.parity] == ["segment/mlp/3", "sweep/mlp/3"]
     assert [(row.lanes, row.met) for row in report.memory] == [(3, True), (1, True)]
 
 
 def test_progress_names_every_row_and_estimates_what_is_left(report_and_progress):
     _, told = report_and_progress
-    assert [index for index, *_ in told] == list(range(9))
-    assert {total for _, total, *_ in told} == {9}
+    assert [index for index, *_ in told] == list(range(8))
+    assert {total for _, total, *_ in told} == {8}
     assert told[0][2:] == ("speed mlp/gradlab/1", None)
     assert [name for _, _, name, _ in told[4:]] == [
         "parity segment/mlp/3",
         "parity sweep/mlp/3",
-        "parity cold/mlp/3",
         "memory mlp/3",
         "memory mlp/1",
     ]
@@ -56,6 +55,7 @@ def test_json_and_csv_hold_all_numbers(report_and_progress):
     data = json.loads(json.dumps(report.data()))
     assert data["machine"]["versions"]["jax"] == jax.__version__
     assert data["request"]["lanes"] == [1, 3]
+    assert list(data["contenders"]) == ["gradlab", "vmap"] and "evaluates" in data["contenders"]["gradlab"]
     tables = report.tables()
     for part in ("speed", "parity", "memory"):
         records = [row.record() for row in getattr(report, part)]
@@ -108,9 +108,10 @@ def test_lanes_ascend_and_are_fewer_if_quick(request_, lanes):
 
 def test_the_rows_of_a_request_are_counted():
     request = Request().checked()
-    speed, parity, memory = 3 * 5 * (1 + len(RIVALS)), 3 * 3 * 2, 3 * 5
+    speed, parity, memory = 3 * 5 * (1 + len(RIVALS)), 4 + 3 + 3, 3 * 5
     assert sweep_speed.count_rows(request) == speed + parity + memory
     assert sweep_speed.count_rows(request._replace(parts=("memory",), tasks=("cnn",))) == 5
+    assert sweep_speed.count_rows(Request(quick=True).checked()) == 3 * (1 + len(RIVALS)) + 3 * 2 + 3
 
 
 @pytest.mark.parametrize(

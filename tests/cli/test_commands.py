@@ -74,7 +74,7 @@ def test_bench_speed_suggests_rows(gradlab_command):
 
 
 def test_bench_sweep_prints_and_saves_its_tables(gradlab_command, tmp_path, monkeypatch):
-    tiny = Problem(functools.partial(digits_mlp, hidden=(2,)), steps=2, batch_size=8)
+    tiny = Problem(functools.partial(digits_mlp, hidden=(2,)), steps=2, batch_size=8, parity_lanes=(16, 64))
     monkeypatch.setitem(PROBLEMS, "mlp", tiny)
     out = tmp_path / "sweep"
     options = ["--tasks", "mlp", "--lanes", "2", "--rivals", "scan, vmap", "--parts", "speed,memory", "--quick"]
