@@ -216,6 +216,40 @@ def report(
         report_sweep(folder, out, Terminal(quiet))
 
 
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that gradlab run made.")],
+    at: Annotated[str, typer.Option(metavar="WHERE", help="best, last, or a number of steps.")] = "last",
+    instruments: Annotated[
+        str, typer.Option(metavar="NAME,...", help="What to measure; else all.", show_default=False)
+    ] = "",
+    examples: Annotated[
+        int, typer.Option(min=3, metavar="N", help="Training examples on which the loss is taken, drawn at random.")
+    ] = 1000,
+    optimizer: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Which run of a race.", show_default=False)
+    ] = None,
+    progress: How = ProgressMode.bar,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a saved run where it was best, where it ended or at any step: curvature, noise, stability, the next step.
+
+    [bold]Examples[/bold]
+
+    gradlab inspect runs/digits_run
+
+    gradlab inspect runs/digits_run --at best --instruments stability,noise
+
+    gradlab inspect runs/surface_race --optimizer adam --at 40
+    """
+    terminal = Terminal(quiet, progress)
+    with user_errors(terminal):
+        from gradlab.cli.inspection import inspect_run
+
+        names = [name.strip() for name in instruments.split(",") if name.strip()]
+        inspect_run(folder, at, names, examples, optimizer, terminal)
+
+
 @app.command("list")
 def list_(
     topic: Annotated[Topic | None, typer.Argument(help="What to list; else everything.", show_default=False)] = None,

@@ -1,5 +1,6 @@
 """``--dry-run``: what would be compiled, and the memory it takes; nothing is trained."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,6 @@ from gradlab.cli.terminal import Terminal, amount_of_bytes
 from gradlab.config import Experiment
 from gradlab.core.transform import Transform
 from gradlab.core.values import describe
-from gradlab.sweeps import lanes
 from gradlab.sweeps.setup import Setup, round_of
 from gradlab.sweeps.width import planned_layout, program_bytes, program_of
 from gradlab.tasks.task import Task
@@ -47,12 +47,13 @@ def show_runs(experiment: Experiment, recipes: Mapping[str, Transform], terminal
     task, train = experiment.task, experiment.config.train
     steps, batch_size, sampling = train.plan(task)
     lengths = segment_lengths(steps, min(steps, train.eval_every or max(1, -(-steps // 20))))
-    settings = segment.Settings(batch_size, sampling, train.accumulate, trajectory=False)
+    watch = experiment.config.watch(task)
+    settings = segment.Settings(batch_size, sampling, train.accumulate, False, watch)
     rules, _ = check_rules(train.stop.rules())
     key = jax.random.key(0)
     rows = []
     for label, tx in recipes.items():
-        place = jax.eval_shape(segment.start_of, task, tx, key)
+        place = jax.eval_shape(functools.partial(segment.start_of, watch=watch), task, tx, key)
         traced = segment.run_segment.lower(task, tx, place, key, np.int32(0), rules, None, lengths[0], settings)
         program = traced.compile()
         sizes = [amount_of_bytes(bytes_of(tree)) for tree in (place.run.params, place.run.opt_state)]
@@ -79,7 +80,7 @@ def show_sweep(setup: Setup, terminal: Terminal) -> None:
         values, own = [trial.values for trial in bucket.trials], setup.task_of(bucket.structure)
         layout = planned_layout(setup, values, bucket.structure)
         first = [*values[: layout.width], *[values[-1]] * (layout.width - len(values))]
-        lane = lanes.state_shapes(own, setup.lanes(values[:1]), setup.seeds[:1])
+        lane = setup.state_shapes(bucket.structure, values[:1], setup.seeds[:1])
         rows.append(
             [
                 number,

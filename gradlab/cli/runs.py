@@ -10,9 +10,19 @@ import numpy as np
 
 from gradlab.cli import outputs
 from gradlab.cli.dry_run import show_runs
+from gradlab.cli.experiments import run_experiment
 from gradlab.cli.landscape import Landscape, landscape_of
 from gradlab.cli.terminal import Terminal, duration, short
-from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, RaceConfig, SweepConfig, load
+from gradlab.config import (
+    ConfigError,
+    ContestConfig,
+    Experiment,
+    ExperimentConfig,
+    Problem,
+    RaceConfig,
+    SweepConfig,
+    load,
+)
 from gradlab.core.transform import Transform
 from gradlab.core.values import describe, hyperparams
 from gradlab.sweeps.clock import compile_seconds

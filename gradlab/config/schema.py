@@ -7,6 +7,7 @@
     race: {label: {name: sgd, learning_rate: 0.1}, ...}     a race has several instead
     before: [{name: clip_by_global_norm, max_norm: 1.0}]    transforms around the optimizer, `after` likewise
     train: {steps: 500, batch_size: 64}
+    monitor: normal                                         instruments, see `gradlab.config.monitor`
     sweep: {trials: 64, seeds: 2, space: {optimizer.learning_rate: {log: [1e-4, 1e-1]}}}
 
 The task is made while its part is checked, so that the sections after it can be checked against its data: it is
@@ -21,6 +22,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from gradlab.config import parts
 from gradlab.config.errors import error_at, errors_together
+from gradlab.config.monitor import MonitorPart
 from gradlab.config.recipe import Recipe
 from gradlab.config.scalars import Text, Whole
 from gradlab.config.sections import Section, Sweep, SweepTrain, Train, name_among
@@ -29,6 +31,7 @@ from gradlab.sweeps.setup import TASK, Setup, prepare
 from gradlab.sweeps.space import Space, dimension_from
 from gradlab.sweeps.writers import WRITERS
 from gradlab.tasks.task import Task
+from gradlab.training.watch import OFF, Watch
 
 
 def _task_part(value: Any, info: ValidationInfo) -> dict[str, Any]:
@@ -47,7 +50,17 @@ TransformPart = Annotated[dict[str, Any], BeforeValidator(functools.partial(part
 class Config(Section):
     """What every config has."""
 
-    others: ClassVar[tuple[str, ...]] = ("optimizer", "race", "contest", "tuning", "sweep", "train", "writers")
+    others: ClassVar[tuple[str, ...]] = (
+        "optimizer",
+        "race",
+        "contest",
+        "tuning",
+        "sweep",
+        "train",
+        "monitor",
+        "writers",
+        "experiment",
+    )
 
     task: TaskPart
     before: list[TransformPart] = []
@@ -55,7 +68,29 @@ class Config(Section):
     out: Text | None = None
 
 
-class RunConfig(Config):
+class Monitored(Config):
+    """What may be watched while it trains."""
+
+    monitor: MonitorPart = None
+    keeps_evaluations_only: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _monitor_fits(self, info: ValidationInfo) -> "Monitored":
+        if self.monitor is not None:
+            self.monitor.check(info.context["task"], self.train, at_evaluations=self.keeps_evaluations_only)
+        return self
+
+    def watch(self, task: Task) -> Watch:
+        """The instruments that look at each run."""
+        return OFF if self.monitor is None else self.monitor.watch(task, self.train)
+
+    def monitoring(self, task: Task) -> dict[str, Any]:
+        """The same as arguments of `gradlab.fit` and `gradlab.sweep`."""
+        watch = self.watch(task)
+        return {"instruments": watch.instruments, "monitor_every": watch.every} if watch.instruments else {}
+
+
+class RunConfig(Monitored):
     """One optimizer on one task."""
 
     optimizer: OptimizerPart
@@ -68,7 +103,7 @@ class RunConfig(Config):
         return Recipe(self.optimizer, self.before, self.after)
 
 
-class RaceConfig(Config):
+class RaceConfig(Monitored):
     """Several optimizers on one task, by label."""
 
     race: dict[Text, OptimizerPart] = Field(min_length=1)
@@ -135,8 +170,10 @@ def _make_task(part: dict[str, Any], **structure: Any) -> Task:
     return parts.make_part(parts.TASK, {**part, **structure})
 
 
-class SweepConfig(Config):
+class SweepConfig(Monitored):
     """Many values of the hyperparameters of one optimizer."""
+
+    keeps_evaluations_only = True
 
     optimizer: OptimizerPart
     train: SweepTrain
@@ -155,6 +192,7 @@ class SweepConfig(Config):
 
     @model_validator(mode="after")
     def _space_fits(self, info: ValidationInfo) -> "SweepConfig":
-        place, options = ["sweep", "space"], self.sweep.model_dump(exclude={"space"}) | self.train.model_dump()
-        info.context["setup"] = self.trials.checked_setup(place, info.context["task"], options)
+        place, task = ["sweep", "space"], info.context["task"]
+        options = self.sweep.model_dump(exclude={"space"}) | self.train.model_dump() | self.monitoring(task)
+        info.context["setup"] = self.trials.checked_setup(place, task, options)
         return self

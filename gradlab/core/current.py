@@ -39,7 +39,7 @@ def current_hyperparams(tx: optax.GradientTransformation, state: Any) -> dict[st
     >>> {name: float(value) for name, value in current_hyperparams(tx, state).items()}
     {'max_delta': 1.0, 'learning_rate': 0.75}
     """
-    leaves = [leaf for stage in _stages(tx.init, tx.update, state, ()) for leaf in _values_of(stage)]
+    leaves = [leaf for stage in stages(tx, state) for leaf in _values_of(stage)]
     return {name: leaf.value for name, leaf in zip(shortest_names(leaves), leaves, strict=True)}
 
 
@@ -57,28 +57,49 @@ def counts(tx: optax.GradientTransformation, state: Any) -> dict[str, jax.Array]
     >>> {name: int(count) for name, count in counts(tx, state).items()}
     {'scale_by_adam.count': 1, 'scale_by_learning_rate_schedule.count': 1}
     """
-    leaves = [leaf for stage in _stages(tx.init, tx.update, state, ()) for leaf in _counters_of(stage)]
+    leaves = [leaf for stage in stages(tx, state) for leaf in _counters_of(stage)]
     return {f"{name}.{leaf.name}": leaf.value for name, leaf in zip(stage_names(leaves), leaves, strict=True)}
 
 
-class _Stage(NamedTuple):
+class Stage(NamedTuple):
     """One stage with its part of the state."""
 
-    where: tuple[str, ...]
+    where: tuple[str, ...]  # keys that lead to it through the wrappers around it
     name: str
-    values: dict[str, Any]
+    values: dict[str, Any]  # hyperparameters by the names of its own rule; schedules as they are
+    structure: dict[str, Any]
     shown_as: dict[str, str]
     state: Any
 
+    @property
+    def current(self) -> dict[str, Any]:
+        """The values as the next update will use them."""
+        return {name: _evaluate(value, self.state) for name, value in self.values.items()}
 
-def _stages(init: Partial, update: Partial, state: Any, where: tuple[str, ...]) -> Iterator[_Stage]:
+
+def stages(tx: optax.GradientTransformation, state: Any) -> Iterator[Stage]:
+    """Every stage of an optimizer with its part of the state, wrappers before what they wrap.
+
+    Raises:
+      ValueError: the state is not one of this optimizer.
+
+    >>> import gradlab
+    >>> tx = gradlab.sgd(0.1, momentum=0.9)
+    >>> [stage.name for stage in stages(tx, tx.init(jnp.ones(2)))]
+    ['chain', 'trace', 'scale_by_learning_rate']
+    """
+    return _stages(tx.init, tx.update, state, ())
+
+
+def _stages(init: Partial, update: Partial, state: Any, where: tuple[str, ...]) -> Iterator[Stage]:
     starting, stage = opened(init), opened(update)
     if not isinstance(stage.rule, Rule):
-        yield _Stage(where, "adopted", {}, {}, state)
+        yield Stage(where, "adopted", {}, {}, {}, state)
         return
     values = {**starting.values, **stage.values}
     inner = values.pop("inner", None)
-    yield _Stage(where, stage.rule.name, values, dict(stage.rule.shown_as), state)
+    structure = {name: item.value for name, item in stage.rule.structure}
+    yield Stage(where, stage.rule.name, values, structure, dict(stage.rule.shown_as), state)
     if inner is None:
         return
     own_state = state.inner_state if isinstance(state, ScheduledState) else state
@@ -127,11 +148,10 @@ def _follow(state: Any, path: tuple, stage: str) -> Any:
     return state
 
 
-def _values_of(stage: _Stage) -> Iterator[Leaf]:
-    values, injected = dict(stage.values), isinstance(stage.state, optax.InjectStatefulHyperparamsState)
-    schedules = values.pop("schedules", {})
-    evaluated = {name: _evaluate(value, stage.state) for name, value in values.items()}
-    if injected:
+def _values_of(stage: Stage) -> Iterator[Leaf]:
+    evaluated, schedules = stage.current, stage.values.get("schedules", {})
+    evaluated.pop("schedules", None)
+    if isinstance(stage.state, optax.InjectStatefulHyperparamsState):
         at = stage.state.hyperparams_states
         evaluated = {**stage.state.hyperparams, **{name: _evaluate(s, at[name]) for name, s in schedules.items()}}
     for name, value in evaluated.items():
@@ -153,7 +173,7 @@ def _evaluate(value: Any, state: Any) -> Any:
     return jax.tree.map(at_count, value, is_leaf=is_schedule)
 
 
-def _counters_of(stage: _Stage) -> Iterator[Leaf]:
+def _counters_of(stage: Stage) -> Iterator[Leaf]:
     own_state = stage.state.inner_state if isinstance(stage.state, ScheduledState) else stage.state
     for state in (stage.state, own_state):
         for field in getattr(state, "_fields", ()):

@@ -17,6 +17,7 @@ from gradlab.instruments.depth import (
     time_profile,
 )
 from gradlab.instruments.directions import PathDirections, path_directions, random_directions, random_walk_shares
+from gradlab.instruments.edge import Edge, edge_of
 from gradlab.instruments.eigen import Eigs, extreme
 from gradlab.instruments.estimate import Estimate
 from gradlab.instruments.flow import Flow, FlowDistance, flow_distance, gradient_flow
@@ -54,6 +55,7 @@ __all__ = [
     "CriticalPoint",
     "Curve",
     "CurvedNoise",
+    "Edge",
     "Eigs",
     "Estimate",
     "Fit",
@@ -103,6 +105,7 @@ __all__ = [
     "dense",
     "density",
     "diagonal",
+    "edge_of",
     "extreme",
     "fisher",
     "fit_rate",

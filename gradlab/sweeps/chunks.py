@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.sweeps.journal import Journal
-from gradlab.sweeps.lanes import LaneState, SegmentResult, lane_segments, state_shapes
+from gradlab.sweeps.lanes import LaneState, SegmentResult, lane_segments
 from gradlab.sweeps.setup import Setup
 from gradlab.sweeps.width import Layout
 
@@ -131,7 +131,7 @@ def _run_chunk(setup: Setup, chunk: Chunk, begin: LaneState | None, journal: Jou
     if journal.has_finished(chunk.number):
         yield from replayed(setup, chunk, journal)
         return
-    like = functools.partial(state_shapes, setup.task_of(chunk.structure), setup.lanes(chunk.padded()), chunk.seeds)
+    like = functools.partial(setup.state_shapes, chunk.structure, chunk.padded(), chunk.seeds)
     known = journal.running(chunk.number, like)
     results, place = known if known is not None else ([], begin)
     yield from (Report(chunk, result, True, _kept(chunk, result, place)) for result in list(results))
@@ -155,8 +155,7 @@ def replayed(setup: Setup, chunk: Chunk, journal: Journal) -> Iterator[Report]:
     for result in journal.finished(chunk.number):
         state = None
         if chunk.keeps and result.steps_done == chunk.last:
-            lanes = setup.lanes(chunk.padded())
-            state = journal.state(chunk.number, state_shapes(setup.task_of(chunk.structure), lanes, chunk.seeds))
+            state = journal.state(chunk.number, setup.state_shapes(chunk.structure, chunk.padded(), chunk.seeds))
         yield Report(chunk, result, True, state)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from gradlab.sweeps.chunks import Chunk, Report, replayed, segments_of
 from gradlab.sweeps.cohorts import Workers
 from gradlab.sweeps.journal import Journal, state_arrays, state_from
-from gradlab.sweeps.lanes import LaneState, SegmentResult, state_shapes
+from gradlab.sweeps.lanes import LaneState, SegmentResult
 from gradlab.sweeps.setup import Setup
 
 RETRIES = 3  # of a chunk whose process died
@@ -94,4 +94,4 @@ def _taken(
 
 
 def _shapes(setup: Setup, chunk: Chunk) -> LaneState:
-    return state_shapes(setup.task_of(chunk.structure), setup.lanes(chunk.padded()), chunk.seeds)
+    return setup.state_shapes(chunk.structure, chunk.padded(), chunk.seeds)

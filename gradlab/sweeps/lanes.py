@@ -24,7 +24,8 @@ from gradlab.sweeps.clock import Stopwatch
 from gradlab.tasks.task import Task
 from gradlab.training.batches import Feed, draw, make_feed
 from gradlab.training.segment import DATA, INIT, NOISE
-from gradlab.training.step import Run, evaluate, start, start_at, train_step
+from gradlab.training.step import Run, evaluate, shapes_seen, start, start_at, watched_step
+from gradlab.training.watch import OFF, Rows, Watch
 
 
 class Plan(NamedTuple):
@@ -35,6 +36,13 @@ class Plan(NamedTuple):
     batch_size: int | None
     sampling: str
     accumulate: int = 1
+    watch: Watch = OFF
+
+    def data(self) -> dict[str, Any]:
+        """What it is, as JSON data."""
+        plain = self._asdict()
+        watch = plain.pop("watch")
+        return plain | ({"watch": watch.data()} if watch.instruments else {})
 
     def segments(self) -> list[tuple[int, int]]:
         """First step and length of each segment.
@@ -107,15 +115,18 @@ def lane_segments(
     data = task.valid if task.valid is not None else task.train
     clock = Stopwatch()
     if after is None:
-        done, state = 0, spread(_first_state(task, lanes, seeds))
-        yield _result(0, None, _evaluate(task, lanes, state, data), state, clock), state
+        done, state = 0, spread(_first_state(task, lanes, seeds, plan.watch))
+        unseen = {name: np.full(state.runs.status.shape, np.nan) for name in _shapes_seen(task, lanes, state, plan)}
+        yield _result(0, None, {**_evaluate(task, lanes, state, data), **unseen}, state, clock), state
     else:
         done, state = after[0], spread(after[1])
     for first, length in plan.segments():
         if done <= first < (plan.steps if last is None else last):
             clock = Stopwatch()
-            state, loss = run_segment(task, lanes, state, keys, np.int32(first), length, plan, at_once, devices)
-            yield _result(first + length, loss, _evaluate(task, lanes, state, data), state, clock), state
+            state, loss, rows = run_segment(task, lanes, state, keys, np.int32(first), length, plan, at_once, devices)
+            seen = {name: values[len(plan.watch.steps(first, length)) - 1] for name, values in rows.items()}
+            metrics = {**_evaluate(task, lanes, state, data), **seen}
+            yield _result(first + length, loss, metrics, state, clock), state
 
 
 def _over_devices(task: Task, lanes: Lanes, keys: jax.Array) -> tuple[Task, Lanes, jax.Array, Callable, int]:
@@ -133,14 +144,30 @@ def _over_devices(task: Task, lanes: Lanes, keys: jax.Array) -> tuple[Task, Lane
     return task, jax.device_put(lanes, first), keys, spread, len(devices)
 
 
-def state_shapes(task: Task, lanes: Lanes, seeds: Sequence[int]) -> LaneState:
+def state_shapes(task: Task, lanes: Lanes, seeds: Sequence[int], watch: Watch = OFF) -> LaneState:
     """Shapes and dtypes of the state; nothing is computed."""
-    return jax.eval_shape(lambda: _first_state(task, lanes, seeds))
+    return jax.eval_shape(lambda: _first_state(task, lanes, seeds, watch))
 
 
-def _first_state(task: Task, lanes: Lanes, seeds: Sequence[int]) -> LaneState:
+def _first_state(task: Task, lanes: Lanes, seeds: Sequence[int], watch: Watch = OFF) -> LaneState:
     initial = None if lanes.task_values else [_initial(task, np.uint32(seed)) for seed in seeds]
-    return _start(task, lanes, _keys(np.asarray(seeds, dtype=np.uint32)), initial)
+    return _start(task, lanes, _keys(np.asarray(seeds, dtype=np.uint32)), initial, watch)
+
+
+def _shapes_seen(task: Task, lanes: Lanes, state: LaneState, plan: Plan) -> dict[str, jax.ShapeDtypeStruct]:
+    """Names and dtypes of what instruments see of one lane."""
+    if not plan.watch.instruments:
+        return {}
+    take = functools.partial(draw, data=task.train, batch_size=plan.batch_size, sampling=plan.sampling)
+
+    def of_first(feeds, runs, lanes):
+        (tx, values), run = jax.tree.map(lambda x: x[0], lanes), jax.tree.map(lambda x: x[0, 0], runs)
+        _, batch = take(jax.tree.map(lambda x: x[0], feeds), step=jnp.int32(0))
+        return shapes_seen(task.replace(**values) if values else task, tx, run, batch, plan.watch)
+
+    found = {}
+    jax.eval_shape(lambda *arguments: found.update(of_first(*arguments)), state.feeds, state.runs, lanes)
+    return found
 
 
 _keys = jax.jit(jax.vmap(jax.random.key))
@@ -173,14 +200,16 @@ def _initial(task: Task, seed: jax.Array) -> tuple[Any, Any]:
     return task.init(jax.random.fold_in(jax.random.key(seed), INIT))
 
 
-@jax.jit
-def _start(task: Task, lanes: Lanes, keys: jax.Array, initial: list[tuple[Any, Any]] | None) -> LaneState:
+@functools.partial(jax.jit, static_argnames="watch")
+def _start(
+    task: Task, lanes: Lanes, keys: jax.Array, initial: list[tuple[Any, Any]] | None, watch: Watch = OFF
+) -> LaneState:
     nothing = jnp.zeros((keys.shape[0], lanes.count))
     if initial is None:
-        begin = lambda task, tx, _, key: start(task, tx, jax.random.fold_in(key, INIT))
+        begin = lambda task, tx, _, key: start(task, tx, jax.random.fold_in(key, INIT), watch)
         runs = _over_lanes(begin, lanes, task)(nothing, (keys,))
     else:
-        begin = lambda task, tx, _, params, model_state: start_at(tx, params, model_state)
+        begin = lambda task, tx, _, params, model_state: start_at(tx, params, model_state, watch)
         runs = _over_lanes(begin, lanes, task)(nothing, jax.tree.map(lambda *leaves: jnp.stack(leaves), *initial))
     feeds = jax.vmap(lambda key: make_feed(task.train, jax.random.fold_in(key, DATA)))(keys)
     return LaneState(runs, feeds)
@@ -203,20 +232,23 @@ def run_segment(
     plan: Plan,
     at_once: int | None = None,
     devices: int = 1,
-) -> tuple[LaneState, jax.Array]:
-    """A segment of all lanes; the losses are (length, seeds, configurations).  Each device has ``at_once`` in turn."""
+) -> tuple[LaneState, jax.Array, dict[str, jax.Array]]:
+    """A segment of all lanes; the losses are (length, seeds, configurations), as what instruments saw at their looks.
+
+    Each device has ``at_once`` configurations in turn.
+    """
     if at_once is None or at_once * devices == lanes.count:
         return _side_by_side(task, lanes, state, keys, first, length, plan)
 
     def group(_, item):
-        new, loss = _side_by_side(task, item[0], LaneState(item[1], state.feeds), keys, first, length, plan)
-        return new.feeds, (new.runs, loss)
+        new, *curves = _side_by_side(task, item[0], LaneState(item[1], state.feeds), keys, first, length, plan)
+        return new.feeds, (new.runs, curves)
 
     split = lambda x, axis: _in_groups(x, axis, at_once, devices)
     runs = jax.tree.map(lambda x: split(x, 1), state.runs)
-    feeds, (runs, loss) = jax.lax.scan(group, state.feeds, (jax.tree.map(lambda x: split(x, 0), lanes), runs))
+    feeds, (runs, curves) = jax.lax.scan(group, state.feeds, (jax.tree.map(lambda x: split(x, 0), lanes), runs))
     join = lambda x, axis: _out_of_groups(x, axis, at_once, devices)
-    return LaneState(jax.tree.map(lambda x: join(x, 1), runs), feeds), join(loss, 2)
+    return LaneState(jax.tree.map(lambda x: join(x, 1), runs), feeds), *jax.tree.map(lambda x: join(x, 2), curves)
 
 
 def _in_groups(x: jax.Array, axis: int, size: int, devices: int) -> jax.Array:
@@ -234,19 +266,26 @@ def _out_of_groups(x: jax.Array, axis: int, size: int, devices: int) -> jax.Arra
 
 def _side_by_side(
     task: Task, lanes: Lanes, state: LaneState, keys: jax.Array, first: jax.Array, length: int, plan: Plan
-) -> tuple[LaneState, jax.Array]:
-    advance = functools.partial(train_step, accumulate=plan.accumulate)
+) -> tuple[LaneState, jax.Array, dict[str, jax.Array]]:
+    advance = functools.partial(watched_step, watch=plan.watch, accumulate=plan.accumulate)
     take = lambda feed, step: draw(feed, task.train, step, batch_size=plan.batch_size, sampling=plan.sampling)
 
-    def one(state, step):
+    def one(carry, step):
+        state, rows = carry
         noise = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, NOISE), step))(keys)
         if plan.sampling == "full":
             move = lambda task, tx, run, key: advance(task, tx, run, task.train, key, step)
-            runs, loss = _over_lanes(move, lanes, task)(state.runs, (noise,))
-            return LaneState(runs, state.feeds), loss
+            runs, loss, seen = _over_lanes(move, lanes, task)(state.runs, (noise,))
+            return (LaneState(runs, state.feeds), rows.put(plan.watch, seen, first, step)), loss
         feeds, batches = jax.vmap(take, in_axes=(0, None))(state.feeds, step)
         move = lambda task, tx, run, batch, key: advance(task, tx, run, batch, key, step)
-        runs, loss = _over_lanes(move, lanes, task)(state.runs, (batches, noise))
-        return LaneState(runs, feeds), loss
+        runs, loss, seen = _over_lanes(move, lanes, task)(state.runs, (batches, noise))
+        return (LaneState(runs, feeds), rows.put(plan.watch, seen, first, step)), loss
 
-    return jax.lax.scan(one, state, first + jnp.arange(length, dtype=jnp.int32))
+    each = {
+        name: jax.ShapeDtypeStruct(state.runs.status.shape, x.dtype)
+        for name, x in _shapes_seen(task, lanes, state, plan).items()
+    }
+    rows = Rows.empty(plan.watch, each, length)
+    (state, rows), loss = jax.lax.scan(one, (state, rows), first + jnp.arange(length, dtype=jnp.int32))
+    return state, loss, rows.numbers

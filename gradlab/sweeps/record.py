@@ -91,7 +91,8 @@ class Record:
         for name, values in result.metrics.items():
             shape = (*self.diverged_at.shape, len(self.eval_step))
             kept = self.metrics.setdefault(self.prefix + name, np.full(shape, np.nan, np.float32))
-            kept[(*rows, column)] = values[real]
+            with np.errstate(over="ignore"):  # a float64 loss on its way to infinity
+                kept[(*rows, column)] = values[real]
         taken = result.loss.shape[-1]
         with np.errstate(over="ignore"):  # a float64 loss on its way to infinity
             self.losses[rows[0], rows[1], result.steps_done - taken : result.steps_done] = result.loss[real]
@@ -177,7 +178,7 @@ class Record:
             facts={
                 "task": setup.task.name,
                 "identity": setup.digest(),
-                "plan": setup.plan._asdict(),
+                "plan": setup.plan.data(),
                 "drawing": setup.drawing._asdict(),
                 "scheduler": as_data(setup.refinement or setup.scheduler),
                 "limits": setup.limits._asdict(),

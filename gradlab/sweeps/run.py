@@ -30,6 +30,8 @@ def sweep(
     sampling: str = "epoch",
     accumulate: int = 1,
     eval_every: int | None = None,
+    instruments: Any = (),
+    monitor_every: int | None = None,
     sampler: str = "sobol",
     sampler_seed: int = 0,
     batch: int | None = None,
@@ -55,6 +57,7 @@ def sweep(
       trials: how many to sample (for the grid: values of every range, or of each by name), or the trials themselves.
       seeds: how many, or which.  All trials of a seed share initialisation, batches and noise.
       steps, epochs, batch_size, sampling, accumulate, eval_every: as for `gradlab.fit`.
+      instruments, monitor_every: as for `gradlab.fit`; each evaluation has what they saw last, as further metrics.
       sampler: ``'grid'``, ``'random'``, ``'sobol'``, ``'halton'`` or ``'latin_hypercube'``, which draw all trials at
         once; ``'coordinate'``, ``'tpe'``, ``'cmaes'``, ``'gp'`` or ``'nsga2'``, which look at the results of a round
         before they draw the next.
@@ -87,8 +90,9 @@ def sweep(
     """
     setup = prepare(
         task, make, space, trials=trials, seeds=seeds, steps=steps, epochs=epochs, batch_size=batch_size,
-        sampling=sampling, accumulate=accumulate, eval_every=eval_every, sampler=sampler, sampler_seed=sampler_seed,
-        batch=batch, scheduler=scheduler, chunk=chunk, lane_method=lane_method, memory=memory,
+        sampling=sampling, accumulate=accumulate, eval_every=eval_every, instruments=instruments,
+        monitor_every=monitor_every, sampler=sampler, sampler_seed=sampler_seed, batch=batch,
+        scheduler=scheduler, chunk=chunk, lane_method=lane_method, memory=memory,
     )  # fmt: skip
     return run_into(setup, out, overwrite=overwrite, progress=progress)
 

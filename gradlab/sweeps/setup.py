@@ -18,7 +18,7 @@ from gradlab.optimizers import REGISTRY
 from gradlab.sweeps.adaptive import ADAPTIVE, make_sampler
 from gradlab.sweeps.dimensions import Choice
 from gradlab.sweeps.hypergrad import Hypergrad, moving
-from gradlab.sweeps.lanes import Lanes, Plan
+from gradlab.sweeps.lanes import Lanes, LaneState, Plan, state_shapes
 from gradlab.sweeps.samplers import SAMPLERS, draw
 from gradlab.sweeps.schedulers import as_data, make_scheduler
 from gradlab.sweeps.search import Sampler, Scheduler
@@ -28,7 +28,7 @@ from gradlab.sweeps.trial import Trial, canonical_json
 from gradlab.sweeps.width import METHODS, Limits
 from gradlab.tasks.task import Task
 from gradlab.training.batches import check_batches, num_examples
-from gradlab.training.loop import resolve_segment, resolve_steps
+from gradlab.training.loop import resolve_segment, resolve_steps, resolve_watch
 
 TASK = "task."  # begins the names of a space that are numbers or arguments of the task
 
@@ -99,6 +99,13 @@ class Setup(NamedTuple):
         numbers = {name.removeprefix(TASK): _column(column) for name, column in own.items()}
         return Lanes(_population(self.make, self.space, rest, len(values)), numbers)
 
+    def state_shapes(
+        self, structure: Mapping[str, Any], values: Sequence[Mapping[str, Any]], seeds: Sequence[int] | None = None
+    ) -> LaneState:
+        """Shapes and dtypes of the state of lanes of one structure; nothing is computed."""
+        used = self.seeds if seeds is None else seeds
+        return state_shapes(self.task_of(structure), self.lanes(values), used, self.plan.watch)
+
     def identity(self) -> dict[str, Any]:
         """What decides the numbers of the sweep, as JSON data: an unfinished one goes on only as it was."""
         first = self.trials[0].values
@@ -111,7 +118,7 @@ class Setup(NamedTuple):
             **drawn,
             "scheduler": as_data(self.refinement or self.scheduler),
             "seeds": self.seeds,
-            "plan": self.plan._asdict(),
+            "plan": self.plan.data(),
             **self.limits._asdict(),
         }
 
@@ -139,6 +146,8 @@ def prepare(
     sampling: str = "epoch",
     accumulate: int = 1,
     eval_every: int | None = None,
+    instruments: Any = (),
+    monitor_every: int | None = None,
     sampler: str = "sobol",
     sampler_seed: int = 0,
     batch: int | None = None,
@@ -159,7 +168,14 @@ def prepare(
     drawn, drawing = _drawn(space, trials, sampler, sampler_seed, batch)
     batch_size, sampling = check_batches(task.train, batch_size, sampling, accumulate)
     steps = resolve_steps(steps, epochs, num_examples(task.train), batch_size)
-    plan = Plan(steps, resolve_segment(eval_every, steps), batch_size, sampling, accumulate)
+    segment = resolve_segment(eval_every, steps)
+    watch = resolve_watch(instruments, monitor_every, segment, batch_size)
+    if watch.instruments and watch.every > segment:
+        raise ValueError(
+            f"monitor_every={watch.every} is more than the {segment} steps between evaluations, at which a sweep keeps "
+            "what its instruments saw last; lower it, or raise eval_every"
+        )
+    plan = Plan(steps, segment, batch_size, sampling, accumulate, watch)
     check.one_of("lane_method", lane_method, METHODS)
     check.in_range("chunk", 1 if chunk is None else chunk, 1)
     check.in_range("memory", 1 if memory is None else memory, 1)

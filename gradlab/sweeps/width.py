@@ -114,7 +114,7 @@ def _divided(width: int) -> int:
 def program_of(setup: "Setup", task: Any, values: Sequence[Mapping[str, Any]], seeds: int | None = None) -> Any:
     """The compiled segment of a chunk of these configurations; nothing is run."""
     group, used = setup.lanes(values), setup.seeds[: seeds or len(setup.seeds)]
-    state = lanes.state_shapes(task, group, used)
+    state = lanes.state_shapes(task, group, used, setup.plan.watch)
     keys = jax.eval_shape(lambda: jax.vmap(jax.random.key)(np.asarray(used, np.uint32)))
     segment = setup.plan.segment
     return lanes.run_segment.lower(task, group, state, keys, np.int32(0), segment, setup.plan).compile()
@@ -151,7 +151,7 @@ def _may_not_fit(setup: "Setup", task: Any, values: Sequence[Mapping[str, Any]],
     """Whether it is worth two compilations to know: a budget is given, an accelerator is used, or states are large."""
     if setup.limits.memory is not None or jax.local_devices()[0].platform != "cpu":
         return True
-    state = lanes.state_shapes(task, setup.lanes(values[:1]), setup.seeds)
+    state = lanes.state_shapes(task, setup.lanes(values[:1]), setup.seeds, setup.plan.watch)
     own = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.runs))
     return 4 * width * own > memory_budget(None)
 

@@ -15,9 +15,11 @@ from gradlab.core.transform import from_optax
 from gradlab.core.update import eval_params
 from gradlab.tasks.task import Task
 from gradlab.training.batches import check_batches, num_examples
+from gradlab.training.instruments import make_instruments
 from gradlab.training.segment import Settings, check_micro_batches, run_segment, start_of
 from gradlab.training.step import DIVERGED, RUNNING, STOPPED, Run, evaluate
 from gradlab.training.stop import Patience, check_rules
+from gradlab.training.watch import OFF, Watch
 
 
 class Progress(NamedTuple):
@@ -43,6 +45,8 @@ class History:
     run: Run  # the whole final state
     reason: str  # 'steps', 'diverged', or the rule that stopped the run
     seconds: float  # compiling included
+    instrument_step: np.ndarray  # (looks,) steps at which the instruments looked
+    instruments: dict[str, np.ndarray]  # '<instrument>/<name>' -> (looks,)
 
     @property
     def steps(self) -> int:
@@ -69,6 +73,8 @@ def fit(
     eval_every: int | None = None,
     stop: Any = (),
     trajectory: bool = False,
+    instruments: Any = (),
+    monitor_every: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> History:
     """Trains ``task`` with ``tx`` and returns the history.
@@ -90,6 +96,9 @@ def fit(
       eval_every: steps between evaluations on the validation data; by default 20 in the whole run.
       stop: `Tolerance`, `Threshold` and `Patience` rules.
       trajectory: keep the parameters of every step (small tasks only).
+      instruments: what to measure on the way: ``'light'``, ``'normal'``, ``'full'``, or a list of names, of instruments
+        and of functions of a `Sight`; see `gradlab.training.instruments`.  The run does not change.
+      monitor_every: steps between two measurements; by default ``eval_every``.
       progress: called with a `Progress` after every segment.
 
     Raises:
@@ -110,15 +119,20 @@ def fit(
     rules, patience = check_rules(stop)
     micro_batches = check_micro_batches(micro_batches, task, epochs, accumulate)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    settings = Settings(batch_size, sampling, accumulate, trajectory)
-    place = start_of(task, tx, key)
+    watch = resolve_watch(instruments, monitor_every, segment, batch_size, micro_batches is not None)
+    settings = Settings(batch_size, sampling, accumulate, trajectory, watch)
+    place = start_of(task, tx, key, watch)
     record = _Record(task, patience, steps, progress, began)
     record.evaluate(tx, place.run, 0)
     done = 0
     while done < steps and record.reason is None:
         length = min(segment, steps - done)
-        place, losses, path = run_segment(task, tx, place, key, jnp.int32(done), rules, micro_batches, length, settings)
+        place, losses, path, seen = run_segment(
+            task, tx, place, key, jnp.int32(done), rules, micro_batches, length, settings
+        )
+        looks = watch.steps(done, length)
         done = record.add(place.run, losses, path, done + length, rules)
+        record.add_looks(looks, seen, done)
         record.evaluate(tx, place.run, done)
     return record.history(tx, place.run)
 
@@ -143,6 +157,23 @@ def resolve_steps(steps: int | None, epochs: int | None, examples: int, batch_si
     return int(steps)
 
 
+def resolve_watch(
+    instruments: Any, every: int | None, segment: int, batch_size: int | None, micro_batched: bool = False
+) -> Watch:
+    """The watch that `fit` was asked for.
+
+    Raises:
+      ValueError: an instrument that does not fit, or instruments together with micro-batches, or ``every`` alone.
+    """
+    made = make_instruments(instruments, batch_size or 0)
+    if not made and every is not None:
+        raise ValueError(f"monitor_every={every} without instruments; say which, such as instruments='normal'")
+    if made and micro_batched:
+        raise ValueError("instruments do not go with micro_batches: a step has no one batch to look at")
+    check.in_range("monitor_every", 1 if every is None else every, 1)
+    return Watch(made, segment if every is None else int(every)) if made else OFF
+
+
 _evaluate = jax.jit(evaluate)
 
 
@@ -152,7 +183,8 @@ class _Record:
     def __init__(self, task: Task, patience: Patience | None, steps: int, progress: Any, began: float):
         self.task, self.patience, self.steps, self.progress = task, patience, steps, progress
         self.data = task.valid if task.valid is not None else task.train
-        self.losses, self.paths, self.eval_steps = [], [], []
+        self.losses, self.paths, self.eval_steps, self.look_steps = [], [], [], []
+        self.looks: dict[str, list[np.ndarray]] = {}
         self.metrics: dict[str, list[float]] = {}
         self.reason: str | None = None
         self.began = began
@@ -189,6 +221,13 @@ class _Record:
             self.paths.append(np.asarray(path)[: len(kept)])
         return done if status == RUNNING else ended_at
 
+    def add_looks(self, steps: range, seen: dict[str, jax.Array], done: int) -> None:
+        """Keeps what the instruments saw of the steps that were made."""
+        made = [step for step in steps if step < done] if seen else []
+        self.look_steps += made
+        for name, rows in jax.device_get(seen).items():
+            self.looks.setdefault(name, []).append(rows[: len(made)])
+
     def history(self, tx: Any, run: Run) -> History:
         return History(
             loss=np.concatenate(self.losses),
@@ -199,4 +238,6 @@ class _Record:
             run=run,
             reason=self.reason or "steps",
             seconds=time.perf_counter() - self.began,
+            instrument_step=np.asarray(self.look_steps, int),
+            instruments={name: np.concatenate(rows) for name, rows in self.looks.items()},
         )

@@ -9,6 +9,7 @@ import optax
 
 from gradlab.core.update import apply_updates, eval_params
 from gradlab.tasks.task import Task
+from gradlab.training.watch import OFF, Watch, sight_of
 
 RUNNING, DIVERGED, STOPPED = 0, 1, 2
 
@@ -22,14 +23,15 @@ class Run(NamedTuple):
     loss: jax.Array  # () the loss of the step before
     status: jax.Array  # () int32: 0 running, 1 diverged, 2 + i stopped by rule i
     ended_at: jax.Array  # () int32: the step at which it diverged or stopped, -1 before
+    memory: Any = ()  # of the instruments that watch it
 
 
-def start(task: Task, tx: optax.GradientTransformation, key: jax.Array) -> Run:
+def start(task: Task, tx: optax.GradientTransformation, key: jax.Array, watch: Watch = OFF) -> Run:
     """The run before its first step."""
-    return start_at(tx, *task.init(key))
+    return start_at(tx, *task.init(key), watch)
 
 
-def start_at(tx: optax.GradientTransformation, params: Any, model_state: Any) -> Run:
+def start_at(tx: optax.GradientTransformation, params: Any, model_state: Any, watch: Watch = OFF) -> Run:
     """The run before its first step, at given parameters."""
     wide = jnp.promote_types(jnp.float32, jnp.result_type(jnp.float16, *jax.tree.leaves(params)))
     return Run(
@@ -39,6 +41,7 @@ def start_at(tx: optax.GradientTransformation, params: Any, model_state: Any) ->
         loss=jnp.full([], jnp.inf, jnp.finfo(wide).dtype),
         status=jnp.zeros([], jnp.int32),
         ended_at=jnp.full([], -1, jnp.int32),
+        memory=watch.start(params),
     )
 
 
@@ -57,9 +60,36 @@ def train_step(
     A run whose loss is not finite, or for which a stop rule holds, keeps its parameters from then on: its lane
     stays in the program, but nothing of it moves.
     """
+    run, loss, _ = watched_step(task, tx, run, batch, key, step, OFF, stop, accumulate)
+    return run, loss
+
+
+def watched_step(
+    task: Task,
+    tx: optax.GradientTransformation,
+    run: Run,
+    batch: Any,
+    key: jax.Array,
+    step: jax.Array,
+    watch: Watch,
+    stop: tuple = (),
+    accumulate: int = 1,
+) -> tuple[Run, jax.Array, dict[str, jax.Array]]:
+    """`train_step`, and what the instruments saw of it by name; NaN where they did not look."""
     gradient = _gradient(task, run, batch, key, accumulate)
     value_fn = lambda params: task.loss(params, run.model_state, batch, key)[0]
-    return move(tx, run, gradient, step, stop, value_fn=value_fn)
+    new, loss = move(tx, run, gradient, step, stop, value_fn=value_fn)
+    sight = sight_of(task, tx, run, new, gradient.grads, batch, key, step)
+    seen, memory = watch.look(sight, run.memory)
+    return new._replace(memory=memory), loss, seen
+
+
+def shapes_seen(
+    task: Task, tx: optax.GradientTransformation, run: Run, batch: Any, watch: Watch
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Names and dtypes of what the instruments will see of a run; nothing is computed."""
+    step = lambda tx, run, batch: watched_step(task, tx, run, batch, jax.random.key(0), jnp.int32(0), watch)[2]
+    return jax.eval_shape(step, tx, run, batch) if watch.instruments else {}
 
 
 class Gradient(NamedTuple):
@@ -97,6 +127,7 @@ def move(
         loss=loss,
         status=status,
         ended_at=ended_at,
+        memory=run.memory,
     )
     return new, loss
 

@@ -38,7 +38,7 @@ collectives = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatte
 for at_once in (None, 1):
     lowered = lanes.run_segment.lower(task, group, state, keys, np.int32(0), 3, setup.plan, at_once, devices)
     found[f"collectives, {at_once} at once"] = len(re.findall(collectives, lowered.compile().as_text()))
-new, _ = lanes.run_segment(task, group, state, keys, np.int32(0), 3, setup.plan, None, devices)
+new, *_ = lanes.run_segment(task, group, state, keys, np.int32(0), 3, setup.plan, None, devices)
 leaf = jax.tree.leaves(new.runs.params)[0]
 found["share"] = leaf.addressable_shards[0].data.shape[1] / leaf.shape[1]
 json.dump(found, sys.stdout)
