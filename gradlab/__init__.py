@@ -15,6 +15,7 @@ from gradlab.core.norms import global_norm
 from gradlab.core.rule import static
 from gradlab.core.schedule import Schedule, as_schedule, make_schedule
 from gradlab.core.specs import state_specs
+from gradlab.core.storage import float32_params, store, with_residuals
 from gradlab.core.transform import ScheduledState, from_optax, transform
 from gradlab.core.update import apply_updates, eval_params
 from gradlab.core.values import describe, hyperparams, population, relabel, replace
@@ -32,6 +33,7 @@ _LAZY = {
     "contest": "gradlab.sweeps",
     "dense_factors": "gradlab.training.kfac",
     "fit": "gradlab.training.loop",
+    "inspect": "gradlab.training.inspection",
     "minimize": "gradlab.training.minimize",
     "sweep": "gradlab.sweeps",
 }
@@ -46,6 +48,7 @@ __all__ = [
     "current_hyperparams",
     "describe",
     "eval_params",
+    "float32_params",
     "from_optax",
     "global_norm",
     "hyperparams",
@@ -57,7 +60,9 @@ __all__ = [
     "replace",
     "state_specs",
     "static",
+    "store",
     "transform",
+    "with_residuals",
     *_LAZY,
     *optimizers.__all__,
     *schedules.__all__,

@@ -19,9 +19,9 @@ LEVELS = [
     ["optimizers"],
     ["tasks"],
     ["training"],
-    ["sweeps", "experiments"],
-    ["bench", "experiments", "plots"],
-    ["report"],
+    ["sweeps"],
+    ["bench", "plots"],
+    ["report", "experiments"],
     ["config"],
     ["cli"],
 ]

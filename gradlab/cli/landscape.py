@@ -1,13 +1,13 @@
 """The surface that a task descends on, evaluated for a picture."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gradlab.tasks.catalogue import SURFACES
+from gradlab.tasks.surface import on_grid
 
 POINTS = 201  # along each axis
 
@@ -35,6 +35,15 @@ class Landscape(NamedTuple):
 
         return trajectory(self.x, self.y, self.z, paths, minima=self.minima, saddles=self.saddles, title=self.name)
 
+    def animate(self, paths: Mapping[str, np.ndarray], heights: Mapping[str, np.ndarray], folder: Path) -> None:
+        """Writes the race of the paths as race.gif and race.html; ``heights``, each (steps,), stand in the latter."""
+        from gradlab.plots import race_gif
+        from gradlab.report.race import write_race
+
+        known = {"minima": self.minima, "saddles": self.saddles, "title": self.name}
+        race_gif(folder / "race.gif", self.x, self.y, self.z, paths, **known)
+        write_race(folder / "race.html", self.x, self.y, self.z, paths, heights, height_name=self.height_name, **known)
+
 
 def landscape_of(part: Mapping[str, Any]) -> Landscape | None:
     """The landscape of a config's task, or None if it is no surface of two variables.
@@ -48,9 +57,7 @@ def landscape_of(part: Mapping[str, Any]) -> Landscape | None:
     surface = SURFACES[part["name"]](**{key: value for key, value in part.items() if key not in of_the_start})
     if len(surface.start) != 2:
         return None
-    x, y = (np.linspace(low, high, POINTS) for low, high in surface.bounds)
-    points = jnp.stack(jnp.meshgrid(jnp.asarray(x, float), jnp.asarray(y, float)), axis=-1)
-    z = jax.vmap(jax.vmap(surface.function))(points)
+    x, y, z = on_grid(surface, POINTS)
     bounded = len(surface.values) > 0
     lowest = float(surface.values[0]) if bounded else 0.0
-    return Landscape(surface.name, x, y, np.asarray(z), surface.minima, surface.saddles, lowest, bounded)
+    return Landscape(surface.name, x, y, z, surface.minima, surface.saddles, lowest, bounded)

@@ -78,4 +78,7 @@ def history_arrays(history: History) -> dict[str, np.ndarray]:
     """The curves of a run by name."""
     arrays = {"loss": history.loss, "eval_step": history.eval_step}
     arrays |= {f"metric.{name}": values for name, values in history.metrics.items()}
+    if history.instruments:
+        arrays["instrument_step"] = history.instrument_step
+        arrays |= {f"instrument.{name}": values for name, values in history.instruments.items()}
     return arrays if history.trajectory is None else {**arrays, "trajectory": history.trajectory}

@@ -12,6 +12,7 @@ from gradlab.cli import outputs
 from gradlab.cli.dry_run import show_runs
 from gradlab.cli.experiments import run_experiment
 from gradlab.cli.landscape import Landscape, landscape_of
+from gradlab.cli.monitoring import save_looks, say_overhead
 from gradlab.cli.terminal import Terminal, duration, short
 from gradlab.config import (
     ConfigError,
@@ -43,6 +44,9 @@ def run_config(
             if isinstance(experiment.config, kind):
                 message = f"`gradlab run` runs no {command}; type: gradlab {command} {path}"
                 raise ConfigError([Problem(str(path), command, message)])
+        if isinstance(experiment.config, ExperimentConfig):
+            run_experiment(experiment, path, out, overwrite=overwrite, dry_run=dry_run, terminal=terminal)
+            return
         recipes = _recipes(experiment)
         if dry_run:
             show_runs(experiment, recipes, terminal)
@@ -52,9 +56,15 @@ def run_config(
         with outputs.saved_folder(out or experiment.out, overwrite) as folder:
             histories = {label: _fit(experiment, recipes, label, landscape, terminal) for label in recipes}
             save(folder, histories, landscape)
+            if experiment.config.monitor is not None:
+                save_looks(folder, histories)
             outputs.write_json(folder / "resolved.json", _resolved(experiment, recipes, histories))
             outputs.write_text(folder / "config.yaml", experiment.to_yaml())
         _report(experiment, histories, folder, terminal)
+        watch = experiment.config.watch(experiment.task)
+        if watch.instruments:
+            _, batch_size, _ = experiment.config.train.plan(experiment.task)
+            say_overhead(experiment.task, next(iter(recipes.values())), batch_size, watch, terminal)
 
 
 def _recipes(experiment: Experiment) -> dict[str, Transform]:
@@ -98,6 +108,7 @@ def _fit(
             trajectory=landscape is not None,
             progress=tell,
             **train.arguments(),
+            **experiment.config.monitoring(task),
         )
 
 
@@ -127,6 +138,7 @@ def _save_race(folder: Path, histories: Mapping[str, History], landscape: Landsc
         heights = {label: run.loss - landscape.lowest for label, run in histories.items()}
         save_figure(race(heights, ylabel=landscape.height_name), folder / "race.png")
         save_figure(landscape.draw(_paths(histories)), folder / "trajectories.png")
+        landscape.animate(_paths(histories), heights, folder)
     else:
         steps = np.unique(np.concatenate([run.eval_step for run in histories.values()]))
         losses = {label: evaluated_at(run, steps) for label, run in histories.items()}

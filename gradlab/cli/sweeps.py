@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlab.cli.dry_run import show_sweep
+from gradlab.cli.monitoring import say_overhead
 from gradlab.cli.outputs import write_text
 from gradlab.cli.pictures import draw_sweep
 from gradlab.cli.programs import keep_programs
@@ -22,6 +23,8 @@ from gradlab.sweeps.journal import Journal, is_unfinished, journal_of, open_jour
 from gradlab.sweeps.results import SweepResult
 from gradlab.sweeps.run import SweepProgress, run_setup
 from gradlab.sweeps.search import COMPLETED
+from gradlab.sweeps.setup import TASK
+from gradlab.sweeps.table import is_seen
 from gradlab.sweeps.writers import check_writers, write_files
 
 TOP = 5  # trials in the table
@@ -63,6 +66,8 @@ def sweep_config(
             write_files(result, folder, experiment.config.writers)
             draw_sweep(result, folder, terminal)
         _report(result, folder, terminal)
+        if experiment.setup.plan.watch.instruments:
+            _say_overhead(experiment, terminal)
 
 
 def _journal(folder: Path, plan: dict[str, Any], overwrite: bool) -> Journal:
@@ -120,9 +125,17 @@ def _report(result: SweepResult, folder: Path, terminal: Terminal) -> None:
     terminal.results_in(folder)
 
 
+def _say_overhead(experiment: Experiment, terminal: Terminal) -> None:
+    setup = experiment.setup
+    first = setup.trials[0].values
+    tx = setup.make(**{name: value for name, value in first.items() if not name.startswith(TASK)})
+    say_overhead(setup.task, tx, setup.plan.batch_size, setup.plan.watch, terminal)
+
+
 def _print_best(result: SweepResult, terminal: Terminal) -> None:
     best, names = result.top(TOP), result.space.varying
-    metrics = sorted(result.metrics, key=lambda name: name != result.main_metric)
+    metrics = [result.main_metric]
+    metrics += [name for name in result.metrics if name != result.main_metric and not is_seen(name)]
     final = {metric: result.summary(metric).set_index("uid") for metric in metrics}
     rows = [
         [rank + 1, *(short(row[name]) for name in names)]

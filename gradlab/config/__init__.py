@@ -2,7 +2,18 @@
 
 from gradlab.config.contest import ContestConfig
 from gradlab.config.errors import ConfigError, Problem
+from gradlab.config.experiment import ExperimentConfig
 from gradlab.config.load import Experiment, load
 from gradlab.config.schema import RaceConfig, RunConfig, SweepConfig
 
-__all__ = ["ConfigError", "ContestConfig", "Experiment", "Problem", "RaceConfig", "RunConfig", "SweepConfig", "load"]
+__all__ = [
+    "ConfigError",
+    "ContestConfig",
+    "Experiment",
+    "ExperimentConfig",
+    "Problem",
+    "RaceConfig",
+    "RunConfig",
+    "SweepConfig",
+    "load",
+]

@@ -10,8 +10,10 @@ from pydantic import ValidationError
 from gradlab.config import yaml12
 from gradlab.config.contest import ContestConfig
 from gradlab.config.errors import ConfigError, Problem, shown
+from gradlab.config.experiment import ExperimentConfig
 from gradlab.config.overrides import SOURCE, override
-from gradlab.config.schema import Config, RaceConfig, RunConfig, SweepConfig
+from gradlab.config.schema import RaceConfig, RunConfig, SweepConfig
+from gradlab.config.sections import Section
 from gradlab.sweeps.setup import Setup
 from gradlab.tasks.task import Task
 
@@ -19,8 +21,8 @@ from gradlab.tasks.task import Task
 class Experiment(NamedTuple):
     """A config that can run, with what was made of it while it was checked."""
 
-    config: RunConfig | RaceConfig | SweepConfig | ContestConfig
-    task: Task
+    config: RunConfig | RaceConfig | SweepConfig | ContestConfig | ExperimentConfig
+    task: Task | None  # None of an `ExperimentConfig`, which makes its own
     setup: Setup | dict[str, Setup] | None  # of a sweep, or of each of a contest by label
     out: Path  # where results go, unless the command line says otherwise
 
@@ -63,8 +65,8 @@ def _read(path: Path, source: str) -> dict[str, Any]:
     return dict(data)
 
 
-def _kind_of(data: Mapping[str, Any], source: str) -> type[Config]:
-    kinds = {"race": RaceConfig, "sweep": SweepConfig, "contest": ContestConfig}
+def _kind_of(data: Mapping[str, Any], source: str) -> type[Section]:
+    kinds = {"race": RaceConfig, "sweep": SweepConfig, "contest": ContestConfig, "experiment": ExperimentConfig}
     found = [key for key in kinds if key in data]
     if len(found) > 1:
         message = f"has both `{found[0]}` and `{found[1]}`; a config is one or the other"

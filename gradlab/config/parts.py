@@ -153,7 +153,7 @@ _SCALARS = {bool: Flag, int: Whole, float: Number, str: Text}
 
 def _field(name: str, annotation: Any) -> Any:
     """What a config may give to an argument: masks, layouts, dtypes and the like are the factory's business."""
-    if name.endswith(("mask", "axes", "coeffs", "dimension_numbers")) or "dtype" in name:
+    if name.endswith(("mask", "axes", "coeffs", "dimension_numbers")) or "dtype" in name or name == "storage":
         return Any
     if annotation in _SCALARS:
         return _SCALARS[annotation]

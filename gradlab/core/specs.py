@@ -1,6 +1,7 @@
 """How the state of an optimizer is laid out over devices, derived from how the parameters are."""
 
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gradlab.core import tree as trees
+from gradlab.core.storage import is_kept
 
 Tree = Any
 
@@ -80,9 +82,23 @@ def _specs(tx: optax.GradientTransformation, param_specs: Tree, params: Tree, de
     def spec_of(path, leaf):
         ends = (path[start:] for start in range(len(path) + 1))
         owner = next((end for end in ends if end in known), None)
-        return default if owner is None else _spec_for_shape(leaf.shape, *known[owner], default)
+        if owner is None:
+            return default
+        if is_kept(leaf):
+            return jax.tree.map(lambda part: _spec_of_part(part.shape, *known[owner], default), leaf)
+        return _spec_for_shape(leaf.shape, *known[owner], default)
 
-    return jax.tree_util.tree_map_with_path(spec_of, jax.eval_shape(tx.init, abstract))
+    return jax.tree_util.tree_map_with_path(spec_of, jax.eval_shape(tx.init, abstract), is_leaf=is_kept)
+
+
+def _spec_of_part(shape: tuple[int, ...], param_shape: tuple[int, ...], spec: Any, default: Any) -> Any:
+    """That of codes, scales, residuals or factors: split along the axes that are as long as the parameter's."""
+    if shape == param_shape:
+        return spec
+    if not isinstance(spec, PartitionSpec | NamedSharding):
+        return default
+    same = [axis if n == m else None for axis, (n, m) in enumerate(zip(shape, param_shape, strict=False))]
+    return _split_along(spec, same, len(param_shape))
 
 
 def _spec_for_shape(shape: tuple[int, ...], param_shape: tuple[int, ...], spec: Any, default: Any) -> Any:
@@ -91,8 +107,13 @@ def _spec_for_shape(shape: tuple[int, ...], param_shape: tuple[int, ...], spec: 
     axes = _axes_of_param(shape, param_shape)
     if axes is None or not isinstance(spec, PartitionSpec | NamedSharding):
         return default
+    return _split_along(spec, axes, len(param_shape))
+
+
+def _split_along(spec: PartitionSpec | NamedSharding, axes: Iterable[int | None], rank: int) -> Any:
+    """The specification of a buffer whose axes are those of its parameter, or new ones where None."""
     per_axis = spec.spec if isinstance(spec, NamedSharding) else spec
-    per_axis = (*per_axis, *[None] * (len(param_shape) - len(per_axis)))
+    per_axis = (*per_axis, *[None] * (rank - len(per_axis)))
     split = [None if axis is None else per_axis[axis] for axis in axes]
     while split and split[-1] is None:
         split.pop()

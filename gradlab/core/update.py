@@ -9,6 +9,7 @@ import optax
 
 from gradlab.core import tree as trees
 from gradlab.core.rule import Rule
+from gradlab.core.storage import decoded_state
 
 Tree = Any
 
@@ -93,7 +94,7 @@ def eval_params(tx: optax.GradientTransformation, state: Any, params: Tree) -> T
     del tx
     has_readout = lambda node: type(node) in _READOUTS
     weights, owners = params, jax.tree.map(lambda p: None, params)
-    for node in jax.tree.leaves(state, is_leaf=has_readout):
+    for node in jax.tree.leaves(decoded_state(state), is_leaf=has_readout):
         if has_readout(node):
             readout = _READOUTS[type(node)](node, params)
             owners = _claim(type(node).__name__, readout, owners)

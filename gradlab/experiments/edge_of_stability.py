@@ -16,6 +16,7 @@ and 5, 20 and 40 units) it does not hover: it climbs to the threshold, is thrown
 anew or stays below.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,14 +25,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradlab.optimizers as optimizers
+from gradlab.core import check
 from gradlab.experiments.descent import descend, training_loss
+from gradlab.experiments.reproduction import Check, Reproduction
 from gradlab.instruments import Operator, adam_diagonal, dense, hessian, preconditioned, threshold
-from gradlab.tasks.networks import MLP
 from gradlab.tasks.supervised import flax_task
 from gradlab.tasks.task import Task
 from gradlab.training.step import Run
 
 B1, B2, EPS = 0.9, 0.999, 1e-7  # of Adam
+RECORDS = 40  # measurements of a run, besides the first
 
 
 class EdgeOfStability(NamedTuple):
@@ -55,6 +58,7 @@ def gradient_descent(learning_rate: float = 0.1, steps: int = 4000, seed: int = 
 
 def momentum(learning_rate: float = 0.12, decay: float = 0.5, steps: int = 3000, seed: int = 1) -> EdgeOfStability:
     """Gradient descent with momentum against ``(2 + 2 decay) / learning_rate``."""
+    check.decay_rate(decay=decay)
     tx = optimizers.sgd(learning_rate, momentum=decay)
     return _run(tx, threshold("heavy_ball", learning_rate, decay), _hessian, steps, seed)
 
@@ -67,16 +71,19 @@ def adam(learning_rate: float = 4e-3, steps: int = 1600, seed: int = 1) -> EdgeO
 
 def chebyshev(degree: int = 3, points: int = 20, width: int = 20) -> Task:
     """Regression on a Chebyshev polynomial at evenly spaced points, as in the code of arXiv 2103.00065."""
+    from gradlab.tasks.networks import MLP
+
     x = np.linspace(-1, 1, points, dtype=np.float32)[:, None]
     y = np.polynomial.chebyshev.Chebyshev.basis(degree)(x).astype(np.float32)
     return flax_task(MLP((width, 1), "tanh"), {"x": x, "y": y}, loss="squared_error", name=f"chebyshev_{degree}")
 
 
 def _run(tx: Any, edge: Any, matrix: Callable, steps: int, seed: int) -> EdgeOfStability:
+    check.in_range("steps", steps, RECORDS)
     task = chebyshev()
     loss = training_loss(task)
     measure = lambda run: (loss(run.params), jnp.linalg.eigvalsh(dense(matrix(loss, run)))[-1])
-    run = descend(task, tx, steps, steps // 40, measure, key=jax.random.key(seed))
+    run = descend(task, tx, steps, steps // RECORDS, measure, key=jax.random.key(seed))
     losses, sharpness = map(np.asarray, run.measured)
     return EdgeOfStability(np.asarray(run.steps), losses, sharpness, float(edge), sharpness / float(edge))
 
@@ -88,3 +95,52 @@ def _hessian(loss: Callable, run: Run) -> Operator:
 def _preconditioned(loss: Callable, run: Run) -> Operator:
     """``P^-1/2 H P^-1/2``; NaN before the first step, when Adam has no moments."""
     return preconditioned(hessian(loss, run.params), adam_diagonal(run.opt_state, B1, B2, EPS))
+
+
+def checks(run: EdgeOfStability, source: str) -> list[Check]:
+    """The sharpness rises to the threshold and stays there, and training goes on."""
+    late, first = run.late(), next(iter(run.ratio[np.isfinite(run.ratio)]), np.nan)  # Adam has none before a step
+    middle, distance, fallen = np.median(late), abs(late - 1).max(), _fall_beyond(run)
+    return [
+        Check(source, "the sharpness begins below", "first sharpness / threshold", first, high=0.5),
+        Check(source, "and rises to the threshold", "median of the last third / threshold", middle, 0.9, 1.1),
+        Check(source, "and stays there", "largest distance from it in that third", distance, high=0.25),
+        Check(source, "while the loss goes on falling", "last loss / loss there, medians", fallen, high=0.95),
+    ]
+
+
+def _fall_beyond(run: EdgeOfStability) -> float:
+    """The last losses over those where the threshold was reached; medians, since the loss has spikes there."""
+    if not (run.ratio >= 1).any():
+        return np.nan
+    reached, few = int((run.ratio >= 1).argmax()), max(1, len(run.loss) // 8)
+    return np.median(run.loss[-few:]) / np.median(run.loss[reached : reached + few])
+
+
+def table(run: EdgeOfStability) -> dict[str, np.ndarray]:
+    """One row for each measurement."""
+    return {"step": run.steps, "loss": run.loss, "sharpness": run.sharpness, "ratio": run.ratio}
+
+
+def draw(run: EdgeOfStability) -> Any:
+    """The sharpness and its threshold."""
+    from gradlab.plots import sharpness_curves
+
+    return sharpness_curves(run.steps, {"sharpness": run.sharpness}, run.threshold)
+
+
+_COHEN_2021, _COHEN_2022 = "arXiv 2103.00065", "arXiv 2207.14484"
+GRADIENT_DESCENT = Reproduction(
+    f"Cohen et al. 2021, {_COHEN_2021}", gradient_descent, functools.partial(checks, source=_COHEN_2021), table, draw
+)
+MOMENTUM = Reproduction(
+    f"Cohen et al. 2021, {_COHEN_2021}",
+    momentum,
+    functools.partial(checks, source=_COHEN_2021),
+    table,
+    draw,
+    note="with momentum 0.9 the sharpness of this network does not hover: it is thrown back, and climbs anew",
+)
+ADAM = Reproduction(
+    f"Cohen et al. 2022, {_COHEN_2022}", adam, functools.partial(checks, source=_COHEN_2022), table, draw
+)

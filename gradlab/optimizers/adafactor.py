@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from gradlab.core import check
 from gradlab.core.compose import chain
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform
 from gradlab.core.values import relabel
 from gradlab.optimizers.factored import scale_by_factored_rms
@@ -28,6 +29,7 @@ from gradlab.transforms.route import masked
 from gradlab.transforms.scaling import descend, scale_by_learning_rate
 
 
+@storable
 def adafactor(
     learning_rate: Any = None,
     min_dim_size_to_factor: int = 128,

@@ -24,6 +24,7 @@ from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import full_like, zeros_like
 from gradlab.transforms.decay import with_weight_decay
@@ -88,6 +89,7 @@ def scale_by_rss(initial_accumulator_value: Any = 0.1, eps: Any = 1e-7, *, eps_i
     )
 
 
+@storable
 def adagrad(
     learning_rate: Any,
     initial_accumulator_value: Any = 0.1,
@@ -137,6 +139,7 @@ def scale_by_adadelta(rho: Any = 0.9, eps: Any = 1e-6) -> Transform:
     return transform(_scale_by_adadelta_init, _scale_by_adadelta_update, rho=rho, eps=eps)
 
 
+@storable
 def adadelta(
     learning_rate: Any = None,
     rho: Any = 0.9,

@@ -21,6 +21,7 @@ from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import with_weight_decay
@@ -110,6 +111,7 @@ def scale_by_adam(
     )
 
 
+@storable
 def adam(
     learning_rate: Any,
     b1: Any = 0.9,
@@ -156,6 +158,7 @@ def adam(
     return chain(direction, scale_by_learning_rate(learning_rate))
 
 
+@storable
 def adamw(
     learning_rate: Any,
     b1: Any = 0.9,

@@ -24,6 +24,7 @@ from gradlab.core import tree as trees
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.optimizers.factored import reduced_zeros_like
 from gradlab.transforms.decay import with_weight_decay
@@ -143,6 +144,7 @@ def scale_by_adam_mini(
     )
 
 
+@storable
 def adam_mini(
     learning_rate: Any,
     b1: Any = 0.9,

@@ -18,6 +18,7 @@ from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import debias
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import with_weight_decay
@@ -54,6 +55,7 @@ def scale_by_adamax(b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Transfor
     return transform(_scale_by_adamax_init, _scale_by_adamax_update, b1=b1, b2=b2, eps=eps)
 
 
+@storable
 def adamax(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Transform:
     """Adamax (Kingma and Ba 2014, arXiv 1412.6980, section 7.1): no step is longer than about ``learning_rate``.
 
@@ -80,6 +82,7 @@ def adamax(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) 
     return chain(scale_by_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))
 
 
+@storable
 def adamaxw(
     learning_rate: Any,
     b1: Any = 0.9,

@@ -18,6 +18,7 @@ from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import scalars_like
 from gradlab.optimizers.adam import scale_by_adam
@@ -65,6 +66,7 @@ def _corrected_decay_update(
     return updates, CorrectedDecayState(peak=peak)
 
 
+@storable
 def adamc(
     learning_rate: Any,
     b1: Any = 0.9,

@@ -27,6 +27,7 @@ from gradlab.core.norms import norm
 from gradlab.core.numerics import abs_sq, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.spectral import STANDARD
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import real_dtype
 from gradlab.core.values import relabel
@@ -98,6 +99,7 @@ def normalize_entries(
     )
 
 
+@storable
 def adamuon(
     learning_rate: Any,
     ns_coeffs: Any = STANDARD,

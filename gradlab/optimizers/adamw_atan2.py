@@ -25,6 +25,7 @@ from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import with_weight_decay
@@ -84,6 +85,7 @@ def scale_by_adam_atan2(
     )
 
 
+@storable
 def adamw_atan2(
     learning_rate: Any,
     b1: Any = 0.9,

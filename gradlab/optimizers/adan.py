@@ -23,6 +23,7 @@ from gradlab.core.compose import chain, empty_init
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import DECAYS, with_weight_decay
@@ -107,6 +108,7 @@ def scale_by_adan(
     )
 
 
+@storable
 def adan(
     learning_rate: Any,
     b1: Any = 0.98,

@@ -28,6 +28,7 @@ from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import safe_quotient, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import copied, real_dtype, zeros_like
 from gradlab.transforms.scaling import scale_by_learning_rate
@@ -113,6 +114,7 @@ def scale_by_adgd(initial_step: Any = 1e-6) -> Transform:
     return transform(_scale_by_adgd_init, _scale_by_adgd_update, initial_step=initial_step)
 
 
+@storable
 def adgd(learning_rate: Any = 1.0, initial_step: Any = 1e-6) -> Transform:
     """AdGD (Malitsky and Mishchenko 2020, arXiv 1910.09529): gradient descent without a learning rate or line search.
 
@@ -160,6 +162,7 @@ def scale_by_barzilai_borwein(
     )
 
 
+@storable
 def barzilai_borwein(
     learning_rate: Any = 1.0,
     form: str = "long",

@@ -25,6 +25,7 @@ from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.schedule import evaluate, make_schedule
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import with_weight_decay
@@ -107,6 +108,7 @@ def scale_by_adopt(
     )
 
 
+@storable
 def adopt(
     learning_rate: Any,
     b1: Any = 0.9,

@@ -22,6 +22,7 @@ from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.scaling import scale_by_learning_rate
@@ -110,6 +111,7 @@ def scale_by_amsgrad(
     )
 
 
+@storable
 def amsgrad(
     learning_rate: Any,
     b1: Any = 0.9,

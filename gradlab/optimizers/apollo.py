@@ -31,6 +31,7 @@ from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_
 from gradlab.core.norms import norm
 from gradlab.core.numerics import safe_quotient
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.optimizers.low_rank import (
     adam_weight,
@@ -162,6 +163,7 @@ def scale_by_apollo(
     )
 
 
+@storable
 def apollo(
     learning_rate: Any,
     rank: int = 256,
@@ -248,6 +250,7 @@ def apollo(
     )
 
 
+@storable
 def apollo_mini(
     learning_rate: Any,
     update_proj_gap: int = 200,

@@ -26,6 +26,7 @@ from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.optimizers.adam import corrected_mu
@@ -95,6 +96,7 @@ def scale_by_belief(
     )
 
 
+@storable
 def adabelief(
     learning_rate: Any,
     b1: Any = 0.9,
@@ -154,6 +156,7 @@ def scale_by_acprop(
     )
 
 
+@storable
 def acprop(
     learning_rate: Any,
     b1: Any = 0.9,

@@ -21,6 +21,7 @@ from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import norm
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import is_none, real_dtype, zeros_like
 from gradlab.optimizers.lbfgs import NEWTON_SEARCH, with_linesearch
@@ -131,6 +132,7 @@ def scale_by_bfgs(eps: Any = 1e-8, *, scale_init_precond: bool = True) -> Transf
     return transform(_scale_by_bfgs_init, _scale_by_bfgs_update, eps=eps, scale_init_precond=static(scale_init_precond))
 
 
+@storable
 def bfgs(
     learning_rate: Any = None,
     linesearch: optax.GradientTransformation | None = NEWTON_SEARCH,

@@ -22,6 +22,7 @@ from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import norm
 from gradlab.core.numerics import abs_sq
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.optimizers.factored import factored_average, factored_dims, factored_zeros_like, over_factored_root
@@ -138,6 +139,7 @@ def scale_by_came(
     )
 
 
+@storable
 def came(
     learning_rate: Any,
     b1: Any = 0.9,

@@ -20,6 +20,7 @@ from gradlab.core.across import real_product
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import safe_quotient
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import copied, zeros_like
 from gradlab.transforms.decay import add_decayed_weights
@@ -66,6 +67,7 @@ def scale_by_cocob(alpha: Any = 100.0, eps: Any = 1e-8) -> Transform:
     return transform(_scale_by_cocob_init, _scale_by_cocob_update, alpha=alpha, eps=eps)
 
 
+@storable
 def cocob(
     learning_rate: Any = 1.0,
     alpha: Any = 100.0,

@@ -27,6 +27,7 @@ from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import norm
 from gradlab.core.numerics import safe_quotient
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.values import relabel
 from gradlab.optimizers.matrices import beside_adamw, flax_matrices, named_layout, within
@@ -100,6 +101,7 @@ def normalize_columns(eps: Any = 1e-8, *, measure: str = "rms", weight_dimension
     return transform(empty_init, _normalize_columns_update, eps=eps, measure=static(measure), layout=layout)
 
 
+@storable
 def scale_sgd(
     learning_rate: Any,
     momentum: Any = 0.9,

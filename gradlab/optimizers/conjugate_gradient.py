@@ -24,6 +24,7 @@ from gradlab.core import check
 from gradlab.core.across import vdot
 from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import require_same_structure, zeros_like
 from gradlab.optimizers.lbfgs import with_linesearch
@@ -98,6 +99,7 @@ def scale_by_conjugate_gradient(form: str = "pr+", restart_threshold: Any = 0.2)
     )
 
 
+@storable
 def nonlinear_cg(
     learning_rate: Any = None,
     form: str = "pr+",

@@ -24,6 +24,7 @@ from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_quotient, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.schedule import evaluate
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import real_dtype, require_same_structure, zeros_like
 from gradlab.transforms.select import masked_factor
@@ -85,6 +86,7 @@ def _dadapt_adamw_update(
     return updates, DAdaptAdamWState(exp_avg, exp_avg_sq, grad_sum, d.astype(dtype), numerator.astype(dtype), count)
 
 
+@storable
 def dadapt_adamw(
     learning_rate: Any = 1.0,
     betas: tuple[Any, Any] = (0.9, 0.999),

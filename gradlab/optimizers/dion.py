@@ -30,6 +30,7 @@ from gradlab.core.layouts import matrices_in, spread_layout
 from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_here
 from gradlab.core.norms import norm
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import real_dtype
 from gradlab.optimizers.low_rank import normal_stacks
@@ -166,6 +167,7 @@ def check_rank(rank: Any, rank_fraction: Any) -> None:
     check.in_range("rank_fraction", rank_fraction, 0, 1, open_low=True)
 
 
+@storable
 def dion(
     learning_rate: Any,
     beta: Any = 0.95,

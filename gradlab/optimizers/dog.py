@@ -29,6 +29,7 @@ from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import global_norm, norm
 from gradlab.core.numerics import abs_sq, safe_quotient, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import copied, real_dtype
 from gradlab.transforms.decay import add_decayed_weights
@@ -138,6 +139,7 @@ def scale_by_dog(init_step: tuple[str, Any] = ("heuristic", 1e-6), eps: Any = 1e
     )
 
 
+@storable
 def dog(
     learning_rate: Any = 1.0,
     init_step: tuple[str, Any] = ("heuristic", 1e-6),
@@ -189,6 +191,7 @@ def scale_by_dowg(init_estim_sq_dist: Any = None, eps: Any = 1e-4) -> Transform:
     return transform(_scale_by_dowg_init, _scale_by_dowg_update, at_init=at_init, eps=eps)
 
 
+@storable
 def dowg(
     learning_rate: Any = 1.0,
     init_estim_sq_dist: Any = None,

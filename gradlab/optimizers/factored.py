@@ -11,6 +11,8 @@ The product is the matrix of rank one whose row and column means are those of th
 columns of an array of more axes are its two largest, with averages of their own for every index of the others.  Arrays
 with fewer than two axes of length ``min_dim_size_to_factor`` keep one average for each weight,
 ``v = decay * v + (1 - decay) * (|g|^2 + epsilon)``.
+
+Any other optimizer keeps its second moment so with ``storage={'nu': 'factored'}``, see `gradlab.core.storage`.
 """
 
 from collections.abc import Callable
@@ -25,22 +27,11 @@ from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq
 from gradlab.core.rule import static
+from gradlab.core.storage import factored_dims
 from gradlab.core.transform import Transform, transform
 
 FactoredState = optax.FactoredState
 Dims = tuple[int, int] | None
-
-
-def factored_dims(shape: tuple[int, ...], min_dim_size_to_factor: int) -> Dims:
-    """The two largest axes, the largest last (of equal ones the last); None if they are too small to factor.
-
-    >>> factored_dims((3, 3, 128, 256), 128), factored_dims((128, 64), 128), factored_dims((128,), 1)
-    ((2, 3), None, None)
-    """
-    if len(shape) < 2:
-        return None
-    second, first = np.argsort(shape, kind="stable")[-2:]
-    return (int(second), int(first)) if shape[second] >= min_dim_size_to_factor else None
 
 
 def reduced_zeros_like(p: Any, axes: Any, keepdims: bool = False) -> jax.Array:

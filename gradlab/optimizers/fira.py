@@ -34,6 +34,7 @@ from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_
 from gradlab.core.norms import norm
 from gradlab.core.numerics import safe_quotient
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.optimizers.low_rank import (
     adam_weight,
@@ -156,6 +157,7 @@ def scale_by_fira(
     )
 
 
+@storable
 def fira(
     learning_rate: Any,
     rank: int = 128,

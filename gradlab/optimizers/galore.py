@@ -24,6 +24,7 @@ from gradlab.core.decompositions import svd
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import finite_or_nan
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.optimizers.adam import scale_by_adam
 from gradlab.transforms.decay import with_weight_decay
@@ -179,6 +180,7 @@ def scale_by_galore(
     )
 
 
+@storable
 def galore(
     learning_rate: Any,
     rank: int = 128,

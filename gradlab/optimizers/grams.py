@@ -21,6 +21,7 @@ from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.optimizers.adam import EPS_ON, adam_rule
@@ -86,6 +87,7 @@ def scale_by_grams(
     )
 
 
+@storable
 def grams(
     learning_rate: Any,
     b1: Any = 0.9,

@@ -14,6 +14,7 @@ from typing import Any
 from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.spectral import STANDARD
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform
 from gradlab.core.values import relabel
 from gradlab.optimizers.adam import scale_by_adam
@@ -52,6 +53,7 @@ def on_hyperball(
     )
 
 
+@storable
 def adamh(
     learning_rate: Any,
     b1: Any = 0.9,
@@ -108,6 +110,7 @@ def adamh(
     )
 
 
+@storable
 def muonh(
     learning_rate: Any,
     ns_coeffs: Any = STANDARD,
@@ -174,6 +177,7 @@ def muonh(
     )
 
 
+@storable
 def soaph(
     learning_rate: Any,
     b1: Any = 0.95,

@@ -22,6 +22,7 @@ from gradlab.core.compose import identity
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import safe_quotient, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import real_dtype, zeros_like
 from gradlab.optimizers.per_weight import check_initial_rate
@@ -103,6 +104,7 @@ def hypergradient(
     )
 
 
+@storable
 def hypergradient_sgd(learning_rate: Any, hyper_learning_rate: Any = 1e-3, *, form: str = "additive") -> Transform:
     """SGD with hypergradient descent (SGD-HD; Baydin et al. 2018, arXiv 1703.04782).
 

@@ -33,6 +33,7 @@ from gradlab.core.kronecker import into_bases, out_of_bases, precise, refined
 from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_here
 from gradlab.core.numerics import abs_sq, safe_quotient, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import real_dtype
 from gradlab.optimizers.matrices import beside_adamw, named_layout, within
@@ -199,6 +200,7 @@ def scale_by_kl_shampoo(
     )
 
 
+@storable
 def kl_shampoo(
     learning_rate: Any,
     b1: Any = 0.95,

@@ -4,6 +4,7 @@ from typing import Any
 
 from gradlab.core import check
 from gradlab.core.compose import chain
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform
 from gradlab.optimizers.kl_shampoo import scale_by_kl
 from gradlab.optimizers.matrices import beside_adamw, named_layout, within
@@ -45,6 +46,7 @@ def scale_by_kl_soap(
     )
 
 
+@storable
 def kl_soap(
     learning_rate: Any,
     b1: Any = 0.95,

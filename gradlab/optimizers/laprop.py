@@ -31,6 +31,7 @@ from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import scalars_like, zeros_like
 from gradlab.transforms.decay import DECAYS, check_decay
@@ -93,6 +94,7 @@ def _laprop_update(grads, state, params=None, *, learning_rate, b1, b2, eps, wei
     return updates, LapropState(count=count, mu=mu, nu=nu, mean_rate=mean_rate)
 
 
+@storable
 def laprop(
     learning_rate: Any,
     b1: Any = 0.9,

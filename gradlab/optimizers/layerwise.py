@@ -25,6 +25,7 @@ from gradlab.core import check
 from gradlab.core.compose import chain, empty_init
 from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import global_norm
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.values import relabel
 from gradlab.optimizers.adam import scale_by_adam
@@ -71,6 +72,7 @@ def _turn_update(grads, state, params=None, *, learning_rate, **extra):
     return updates, state
 
 
+@storable
 def lamb(
     learning_rate: Any,
     b1: Any = 0.9,
@@ -112,6 +114,7 @@ def lamb(
     )
 
 
+@storable
 def lars(
     learning_rate: Any,
     weight_decay: Any = 0.0,
@@ -165,6 +168,7 @@ def lars(
     return stages if denominator == "norm_of_sum" else transform(_lars_init, _lars_update, inner=stages)
 
 
+@storable
 def fromage(learning_rate: Any, min_norm: Any = 1e-6) -> Transform:
     """Fromage (Bernstein et al. 2020, arXiv 2002.03432): each layer turns by an angle, without growing.
 

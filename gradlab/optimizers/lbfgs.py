@@ -25,6 +25,7 @@ from gradlab.core.across import vdot
 from gradlab.core.compose import chain, identity
 from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import is_none, real_dtype, require_same_structure, zeros_like
 from gradlab.transforms.scaling import descend, scale_by_learning_rate
@@ -141,6 +142,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Tr
     )
 
 
+@storable
 def lbfgs(
     learning_rate: Any = None,
     memory_size: int = 10,

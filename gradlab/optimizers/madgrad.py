@@ -20,6 +20,7 @@ from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, is_schedule, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import add_decayed_weights
@@ -86,6 +87,7 @@ def scale_by_madgrad(learning_rate: Any, momentum: Any = 0.9, eps: Any = 1e-6) -
     )
 
 
+@storable
 def madgrad(
     learning_rate: Any, momentum: Any = 0.9, weight_decay: Any = 0.0, eps: Any = 1e-6, *, mask: Any = None
 ) -> Transform:

@@ -22,6 +22,7 @@ from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import scalars_like, zeros_like
 from gradlab.transforms.decay import with_weight_decay
@@ -135,6 +136,7 @@ def scale_by_mars_adam(
     )
 
 
+@storable
 def mars_adamw(
     learning_rate: Any,
     b1: Any = 0.95,

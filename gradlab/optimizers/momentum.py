@@ -35,6 +35,7 @@ from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.core.update import readout_map, register_readout
@@ -155,6 +156,7 @@ def nesterov_trace(decay: Any, accumulator_dtype: Any = None) -> Transform:
     return transform(_nesterov_trace_init, _nesterov_trace_update, at_init=at_init, decay=decay)
 
 
+@storable
 def heavy_ball(learning_rate: Any, momentum: Any = 0.9, accumulator_dtype: Any = None) -> Transform:
     """Momentum with the learning rate inside the buffer (Polyak 1964): form 1 of this module.
 
@@ -181,6 +183,7 @@ def heavy_ball(learning_rate: Any, momentum: Any = 0.9, accumulator_dtype: Any =
     return chain(scale_by_learning_rate(learning_rate), velocity)
 
 
+@storable
 def momentum_sgd(
     learning_rate: Any,
     momentum: Any = 0.9,
@@ -215,6 +218,7 @@ def momentum_sgd(
     return chain(velocity, scale_by_learning_rate(learning_rate))
 
 
+@storable
 def ema_sgd(learning_rate: Any, momentum: Any = 0.9, debias: bool = False, accumulator_dtype: Any = None) -> Transform:
     """Momentum as an average of the gradients: form 3 of this module.
 
@@ -241,6 +245,7 @@ def ema_sgd(learning_rate: Any, momentum: Any = 0.9, debias: bool = False, accum
     return chain(average, scale_by_learning_rate(learning_rate))
 
 
+@storable
 def nesterov_sgd(learning_rate: Any, momentum: Any = 0.9, accumulator_dtype: Any = None) -> Transform:
     """Nesterov's momentum with its gradient taken ahead of the iterate: form 4 of this module.
 

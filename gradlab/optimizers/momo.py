@@ -32,6 +32,7 @@ from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_quotient, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.schedule import evaluate
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import real_dtype, require_same_structure, zeros_like
 
@@ -183,6 +184,7 @@ def _momo_adam_update(
     return updates, MomoAdamState(exp_avg, exp_avg_sq, *scalars, count)
 
 
+@storable
 def momo(
     learning_rate: Any = 1.0,
     beta: Any = 0.9,
@@ -232,6 +234,7 @@ def momo(
     )
 
 
+@storable
 def momo_adam(
     learning_rate: Any = 1e-2,
     b1: Any = 0.9,

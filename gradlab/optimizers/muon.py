@@ -32,6 +32,7 @@ from gradlab.core.matrixwise import matrixwise
 from gradlab.core.numerics import debias
 from gradlab.core.rule import static
 from gradlab.core.spectral import STANDARD
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.optimizers.matrices import beside_adamw, named_layout, within
@@ -178,6 +179,7 @@ def scale_by_shape(
     )
 
 
+@storable
 def muon(
     learning_rate: Any,
     ns_coeffs: Any = STANDARD,

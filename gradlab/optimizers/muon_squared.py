@@ -21,6 +21,7 @@ from typing import Any
 from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.spectral import STANDARD
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform
 from gradlab.core.values import relabel
 from gradlab.optimizers.adam import scale_by_adam
@@ -31,6 +32,7 @@ from gradlab.transforms.decay import add_decayed_weights
 from gradlab.transforms.scaling import scale_by_learning_rate
 
 
+@storable
 def muon_squared(
     learning_rate: Any,
     ns_coeffs: Any = STANDARD,

@@ -31,6 +31,7 @@ from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import scalars_like, zeros_like
 from gradlab.optimizers.adam import scale_by_adam
@@ -153,6 +154,7 @@ def _direction(b1, b2, eps, eps_root, mu_dtype, nesterov, form, momentum_decay) 
     return scale_by_adam(b1, b2, eps, eps_root, mu_dtype)
 
 
+@storable
 def nadam(
     learning_rate: Any,
     b1: Any = 0.9,
@@ -188,6 +190,7 @@ def nadam(
     return chain(direction, scale_by_learning_rate(learning_rate))
 
 
+@storable
 def nadamw(
     learning_rate: Any,
     b1: Any = 0.9,

@@ -24,6 +24,7 @@ from gradlab.core.curvature import cast_like, free, hessian, ravel, raveled_map,
 from gradlab.core.decompositions import solve
 from gradlab.core.krylov import lanczos, solve_abs
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.transforms.scaling import scale_by_learning_rate
 
@@ -68,6 +69,7 @@ def scale_by_newton(damping: Any = 0.0) -> Transform:
     return transform(empty_init, _scale_by_newton_update, damping=damping)
 
 
+@storable
 def newton(learning_rate: Any = 1.0, damping: Any = 0.0) -> Transform:
     """Damped Newton: the minimum of a convex quadratic in one step, and the nearest critical point of anything else.
 
@@ -106,6 +108,7 @@ def scale_by_saddle_free_newton(damping: Any = 1e-3, *, rank: int | None = None)
     return transform(empty_init, _scale_by_saddle_free_newton_update, damping=damping, rank=static(rank))
 
 
+@storable
 def saddle_free_newton(learning_rate: Any = 1.0, damping: Any = 1e-3, *, rank: int | None = None) -> Transform:
     """Saddle-free Newton (Dauphin et al., arXiv 1406.2572): every curvature counts by its size, so saddles repel.
 

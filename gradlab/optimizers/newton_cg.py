@@ -34,6 +34,7 @@ from gradlab.core.curvature import (
     widen,
 )
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.transforms.scaling import scale_by_learning_rate
 
@@ -133,6 +134,7 @@ def scale_by_newton_cg(
     )
 
 
+@storable
 def newton_cg(
     learning_rate: Any = 1.0,
     damping: Any = 0.0,

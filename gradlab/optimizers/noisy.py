@@ -9,11 +9,13 @@ from typing import Any
 
 from gradlab.core import check
 from gradlab.core.compose import chain
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform
 from gradlab.transforms.noise import add_noise
 from gradlab.transforms.scaling import scale_by_learning_rate
 
 
+@storable
 def noisy_sgd(
     learning_rate: Any, eta: Any = 0.01, gamma: Any = 0.55, key: Any = None, *, seed: int | None = None
 ) -> Transform:

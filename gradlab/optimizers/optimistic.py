@@ -21,6 +21,7 @@ from optax._src.transform import ScaleByOptimisticGradientState  # Optax has no 
 from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.core.values import relabel
@@ -70,6 +71,7 @@ def scale_by_optimistic_gradient(alpha: Any = 1.0, beta: Any = 1.0) -> Transform
     return transform(_scale_by_optimistic_gradient_init, _scale_by_optimistic_gradient_update, alpha=alpha, beta=beta)
 
 
+@storable
 def optimistic_gradient_descent(learning_rate: Any, alpha: Any = 1.0, beta: Any = 1.0) -> Transform:
     """Optimistic gradient descent (Daskalakis et al. 2017, arXiv 1711.00141), which converges in bilinear games.
 
@@ -96,6 +98,7 @@ def optimistic_gradient_descent(learning_rate: Any, alpha: Any = 1.0, beta: Any 
     return chain(scale_by_optimistic_gradient(alpha, beta), scale_by_learning_rate(learning_rate))
 
 
+@storable
 def optimistic_adam(
     learning_rate: Any,
     optimism: Any = None,
@@ -135,6 +138,7 @@ def optimistic_adam(
     )
 
 
+@storable
 def optimistic_adam_v2(
     learning_rate: Any,
     *,

@@ -29,6 +29,7 @@ from gradlab.core import tree as trees
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.schedule import Schedule
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.transforms.scaling import descend
 
@@ -131,6 +132,7 @@ def scale_by_delta_bar_delta(learning_rate: Any, kappa: Any = 1e-3, phi: Any = 0
     )
 
 
+@storable
 def delta_bar_delta(learning_rate: Any, kappa: Any = 1e-3, phi: Any = 0.1, theta: Any = 0.7) -> Transform:
     """Delta-bar-delta (Jacobs 1988): each weight's rate grows by addition and shrinks by multiplication.
 
@@ -186,6 +188,7 @@ def scale_by_rprop(
     )
 
 
+@storable
 def rprop(
     learning_rate: Any,
     eta_minus: Any = 0.5,

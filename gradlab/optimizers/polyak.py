@@ -20,6 +20,7 @@ from gradlab.core.across import sum_of_squares
 from gradlab.core.compose import chain, empty_init
 from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.values import relabel
 from gradlab.transforms.scaling import scale_by_learning_rate
@@ -63,6 +64,7 @@ def scale_by_polyak(f_min: Any = 0.0, max_learning_rate: Any = 1.0, eps: Any = 0
     )
 
 
+@storable
 def polyak_sgd(
     max_learning_rate: Any = 1.0,
     scaling: Any = 1.0,

@@ -27,6 +27,7 @@ from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_quotient, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.schedule import evaluate
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import copied, real_dtype, require_same_structure, zeros_like
 from gradlab.transforms.select import masked_factor
@@ -126,6 +127,7 @@ def _prodigy_update(
     return updates, new if growth_rate is None else BoundedProdigyState(new, largest.astype(dtype))
 
 
+@storable
 def prodigy(
     learning_rate: Any = 1.0,
     betas: tuple[Any, Any] = (0.9, 0.999),

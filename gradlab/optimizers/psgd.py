@@ -39,6 +39,7 @@ from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_
 from gradlab.core.norms import norm
 from gradlab.core.numerics import debias
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import real_dtype
 from gradlab.optimizers.matrices import beside_adamw, named_layout, within
@@ -222,6 +223,7 @@ def scale_by_psgd_kron(
     )
 
 
+@storable
 def psgd_kron(
     learning_rate: Any,
     b1: Any = 0.9,

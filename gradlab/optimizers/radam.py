@@ -19,6 +19,7 @@ from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.optimizers.adam import EPS_ON, adam_rule, corrected_mu
@@ -140,6 +141,7 @@ def scale_by_radam(
     )
 
 
+@storable
 def radam(
     learning_rate: Any,
     b1: Any = 0.9,

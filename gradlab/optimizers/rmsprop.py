@@ -29,6 +29,7 @@ from gradlab.core.compose import chain, identity
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import full_like, zeros_like
 from gradlab.core.values import relabel
@@ -140,6 +141,7 @@ def scale_by_stddev(
     )
 
 
+@storable
 def rmsprop(
     learning_rate: Any,
     decay: Any = 0.9,
@@ -191,6 +193,7 @@ def rmsprop(
     return chain(direction, step, velocity) if learning_rate_inside else chain(direction, velocity, step)
 
 
+@storable
 def rmsprop_nesterov(
     learning_rate: Any,
     decay: Any = 0.9,

@@ -21,6 +21,7 @@ from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import with_weight_decay
@@ -158,6 +159,7 @@ def scale_by_samsgrad(
     )
 
 
+@storable
 def sadam(
     learning_rate: Any = 0.1,
     b1: Any = 0.9,
@@ -203,6 +205,7 @@ def sadam(
     return with_weight_decay(direction, learning_rate, weight_decay, mask, decay)
 
 
+@storable
 def samsgrad(
     learning_rate: Any = 0.1,
     b1: Any = 0.9,

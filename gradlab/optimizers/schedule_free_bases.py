@@ -24,6 +24,7 @@ from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias
 from gradlab.core.rule import static
 from gradlab.core.schedule import Schedule, as_schedule
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.core.values import relabel
@@ -79,6 +80,7 @@ def _direction_of_adam(b2: Any, eps: Any) -> Transform:
     return relabel(transform(_nu_init, scale_by_rms_update, decay=b2, eps=eps, **flags), decay="b2")
 
 
+@storable
 def schedule_free_sgd(
     learning_rate: Any = 1.0,
     warmup_steps: Any = None,
@@ -122,6 +124,7 @@ def schedule_free_sgd(
     return around(base, learning_rate, b1, weight_lr_power, state_dtype, scales_updates=True, **options)
 
 
+@storable
 def schedule_free_adamw(
     learning_rate: Any = 0.0025,
     warmup_steps: Any = None,
@@ -222,6 +225,7 @@ def _warmth(count: jax.Array, b2: jax.Array, unrectified: str) -> tuple[jax.Arra
     return jnp.where(adaptive, rectification(rho, 2 / (1 - b2) - 1, adaptive), early), adaptive
 
 
+@storable
 def schedule_free_radam(
     learning_rate: Any = 0.0025,
     b1: Any = 0.9,

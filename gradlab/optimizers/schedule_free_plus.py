@@ -30,6 +30,7 @@ from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import debias
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import copied, is_none, real_dtype, require_same_structure, zeros_like
 from gradlab.core.update import register_readout
@@ -169,6 +170,7 @@ def _schedule_free_plus_update(
     return updates, ScheduleFreePlusState(count, b, norm, max_alpha, weight_sum, mu, nu, z)
 
 
+@storable
 def schedule_free_plus(
     learning_rate: Any = 1.0,
     b1: Any = 0.9,

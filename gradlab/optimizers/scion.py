@@ -29,6 +29,7 @@ from gradlab.core.matrixwise import matrixwise
 from gradlab.core.norms import norm
 from gradlab.core.rule import static
 from gradlab.core.spectral import STANDARD
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.values import relabel
 from gradlab.optimizers.orthogonal import check_orthogonalizer, coefficient_rows, orthogonal_rule
@@ -144,6 +145,7 @@ def scale_by_lmo(
     )
 
 
+@storable
 def scion(
     learning_rate: Any,
     ns_coeffs: Any = STANDARD,

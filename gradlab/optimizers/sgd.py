@@ -17,12 +17,14 @@ from typing import Any
 
 from gradlab.core import check
 from gradlab.core.compose import chain, identity
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform
 from gradlab.core.values import relabel
 from gradlab.transforms.accumulate import trace
 from gradlab.transforms.scaling import scale_by_learning_rate
 
 
+@storable
 def sgd(learning_rate: Any, momentum: Any = None, nesterov: bool = False, accumulator_dtype: Any = None) -> Transform:
     """Gradient descent; with ``momentum``, along a decaying sum of the gradients (Sutskever et al. 2013).
 

@@ -32,6 +32,7 @@ from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_
 from gradlab.core.norms import norm
 from gradlab.core.numerics import abs_sq, debias, safe_quotient, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import real_dtype
 from gradlab.optimizers.matrices import beside_adamw, named_layout, within
@@ -218,6 +219,7 @@ def scale_by_shampoo(
     )
 
 
+@storable
 def shampoo(
     learning_rate: Any,
     b1: Any = 0.9,

@@ -26,6 +26,7 @@ from gradlab.core import check
 from gradlab.core.compose import chain, empty_init
 from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.core.values import relabel
@@ -55,6 +56,7 @@ def scale_by_sign() -> Transform:
     return transform(empty_init, _scale_by_sign_update)
 
 
+@storable
 def sign_sgd(learning_rate: Any) -> Transform:
     """signSGD (Bernstein et al., arXiv 1802.04434): ``p = p - learning_rate * sign(g)``.
 
@@ -73,6 +75,7 @@ def sign_sgd(learning_rate: Any) -> Transform:
     return chain(scale_by_sign(), scale_by_learning_rate(learning_rate))
 
 
+@storable
 def signum(learning_rate: Any, beta: Any = 0.9, accumulator_dtype: Any = None) -> Transform:
     """Signum (Bernstein et al., arXiv 1802.04434): the sign of the average of the gradients.
 
@@ -153,6 +156,7 @@ def scale_by_lion(
     )
 
 
+@storable
 def lion(
     learning_rate: Any,
     b1: Any = 0.9,

@@ -19,6 +19,7 @@ from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.schedule import evaluate
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import with_weight_decay
@@ -72,6 +73,7 @@ def scale_by_simplified_ademamix(
     )
 
 
+@storable
 def simplified_ademamix(
     learning_rate: Any,
     b1: Any = 0.99,

@@ -22,6 +22,7 @@ from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import norm
 from gradlab.core.numerics import safe_quotient
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.optimizers.matrices import beside_adamw, named_layout, within
 from gradlab.transforms.decay import add_decayed_weights
@@ -60,6 +61,7 @@ def scale_by_sinkhorn(iterations: int = 5, *, weight_dimension_numbers: Any = No
     return transform(empty_init, _scale_by_sinkhorn_update, iterations=static(iterations), layout=static(layout))
 
 
+@storable
 def sinkgd(
     learning_rate: Any,
     weight_decay: Any = 0.0,

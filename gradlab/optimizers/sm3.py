@@ -22,6 +22,7 @@ from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.core.values import relabel
@@ -73,6 +74,7 @@ def scale_by_sm3(b1: Any = 0.9, b2: Any = 1.0, eps: Any = 1e-8) -> Transform:
     return transform(_scale_by_sm3_init, _scale_by_sm3_update, b1=b1, b2=b2, eps=eps)
 
 
+@storable
 def sm3(learning_rate: Any, momentum: Any = 0.9, *, b2: Any = 1.0, eps: Any = 1e-8) -> Transform:
     """SM3 (Anil, Gupta, Koren and Singer 2019, arXiv 1901.11150): AdaGrad at the memory of rows and columns.
 

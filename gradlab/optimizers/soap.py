@@ -31,6 +31,7 @@ from gradlab.core.kronecker import eigenbasis, grams, into_bases, out_of_bases, 
 from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_here
 from gradlab.core.numerics import abs_sq, debias, safe_quotient, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import real_dtype
 from gradlab.optimizers.matrices import beside_adamw, named_layout, within
@@ -192,6 +193,7 @@ def scale_by_soap(
     )
 
 
+@storable
 def soap(
     learning_rate: Any,
     b1: Any = 0.95,

@@ -31,6 +31,7 @@ from gradlab.core.norms import norm
 from gradlab.core.numerics import abs_sq, safe_quotient
 from gradlab.core.rule import static
 from gradlab.core.spectral import STANDARD
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import real_dtype
 from gradlab.optimizers.matrices import beside_adamw, named_layout, within
@@ -163,6 +164,7 @@ def scale_by_whitened_momentum(
     )
 
 
+@storable
 def soap_muon(
     learning_rate: Any,
     ns_coeffs: Any = STANDARD,

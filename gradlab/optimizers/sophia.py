@@ -24,6 +24,7 @@ from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import debias
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.optimizers.hessian_diagonal import hutchinson_estimator_diag_hessian
@@ -146,6 +147,7 @@ def scale_by_sophia(
     )
 
 
+@storable
 def sophia(
     learning_rate: Any,
     b1: Any = 0.965,

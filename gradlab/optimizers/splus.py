@@ -31,6 +31,7 @@ from gradlab.core.leafwise import leafwise
 from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_here
 from gradlab.core.norms import norm
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.values import relabel
 from gradlab.optimizers.matrices import beside_adamw, named_layout, within
@@ -144,6 +145,7 @@ def _scale_by_sides(nonstandard_constant: Any, max_precond_dim: int, layout: Any
     return transform(empty_init, _scale_by_sides_update, nonstandard_constant=nonstandard_constant, **fixed)
 
 
+@storable
 def splus(
     learning_rate: Any,
     b1: Any = 0.9,

@@ -23,6 +23,7 @@ from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_sqrt
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import check_decay
@@ -66,6 +67,7 @@ def _stable_adamw_update(grads, state, params=None, *, b1, b2, eps, weight_decay
     return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
 
+@storable
 def stable_adamw(
     learning_rate: Any,
     b1: Any = 0.9,

@@ -14,6 +14,7 @@ import optax
 from gradlab.core import check
 from gradlab.core.leafwise import leafwise
 from gradlab.core.rule import static
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import zeros_like
 from gradlab.transforms.decay import with_weight_decay
@@ -45,6 +46,7 @@ def scale_by_tiger(beta: Any = 0.965, mu_dtype: Any = None) -> Transform:
     return transform(_scale_by_tiger_init, _scale_by_tiger_update, at_init={"mu_dtype": static(mu_dtype)}, beta=beta)
 
 
+@storable
 def tiger(
     learning_rate: Any,
     beta: Any = 0.965,

@@ -19,6 +19,7 @@ from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import abs_sq, debias, safe_sqrt
+from gradlab.core.storage import storable
 from gradlab.core.transform import Transform, transform
 from gradlab.core.tree import full_like
 from gradlab.transforms.scaling import scale_by_learning_rate
@@ -74,6 +75,7 @@ def scale_by_yogi(
     )
 
 
+@storable
 def yogi(
     learning_rate: Any,
     b1: Any = 0.9,

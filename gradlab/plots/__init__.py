@@ -1,11 +1,14 @@
 """Pictures of results: each function draws arrays or a sweep in given or new axes, and returns the axes."""
 
+from gradlab.plots.animation import race_gif
+from gradlab.plots.barrier import barrier_curves
 from gradlab.plots.best_of_k import best_of_k
 from gradlab.plots.contest import contest_curves
-from gradlab.plots.curvature import eigenvalue_density, sharpness_curves
+from gradlab.plots.curvature import eigenvalue_density, eigenvalue_ranks, sharpness_by_loss, sharpness_curves
 from gradlab.plots.curves import history, learning_curves, race
 from gradlab.plots.health import health_panels
 from gradlab.plots.importances import importances
+from gradlab.plots.instruments import instrument_panels
 from gradlab.plots.iterates import iterates
 from gradlab.plots.landscape import landscape, landscape_surface, path_plane
 from gradlab.plots.lr_finder import lr_finder
@@ -19,13 +22,16 @@ from gradlab.plots.surface import trajectory
 
 __all__ = [
     "PALETTE",
+    "barrier_curves",
     "best_of_k",
     "contest_curves",
     "eigenvalue_density",
+    "eigenvalue_ranks",
     "health_panels",
     "heat_map",
     "history",
     "importances",
+    "instrument_panels",
     "iterates",
     "landscape",
     "landscape_surface",
@@ -35,9 +41,11 @@ __all__ = [
     "parallel_coordinates",
     "path_plane",
     "race",
+    "race_gif",
     "rate_by_steps",
     "save_figure",
     "sensitivity",
+    "sharpness_by_loss",
     "sharpness_curves",
     "slices",
     "trajectory",

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from gradlab.plots.style import DIVERGED, PALETTE, axes_or_new, legend_beside, line_style, short
 
@@ -112,3 +113,69 @@ def _records(name: str, values: Any, like: np.ndarray) -> np.ndarray:
     if like.ndim != 1 or not like.size or values.shape != like.shape:
         raise ValueError(f"{name} must have one number for each point along the axis, got {values.shape}, {like.shape}")
     return values
+
+
+def eigenvalue_ranks(
+    eigenvalues: Any, outliers: int, *, label: str = "eigenvalue", title: str = "", ax: Axes | None = None
+) -> Axes:
+    """The largest eigenvalues by their rank on a logarithmic axis, with the gap below the outliers.
+
+    Args:
+      eigenvalues: (k,) descending, more than ``outliers``; those that are not above zero are left out.
+      outliers: how many lie above the gap, at least 1.
+      label: of the vertical axis.
+      title: of the picture.
+      ax: axes to draw in.
+
+    Raises:
+      ValueError: eigenvalues that ascend, or outliers that are not fewer than the eigenvalues above zero.
+    """
+    values = np.asarray(eigenvalues, np.float64)
+    if values.ndim != 1 or (np.diff(values) > 0).any():
+        raise ValueError("`eigenvalues` must descend along one axis")
+    values = values[values > 0]
+    if not 1 <= outliers < len(values):
+        raise ValueError(f"`outliers` must be from 1 to {len(values) - 1}, below the {len(values)} eigenvalues above 0")
+    ax = axes_or_new(ax)
+    rank = np.arange(1, len(values) + 1)
+    ax.plot(rank[outliers:], values[outliers:], "o", color=PALETTE[0], ms=5, label="the next ones")
+    ax.plot(rank[:outliers], values[:outliers], "D", color=PALETTE[1], ms=6, label=f"{outliers} outliers")
+    above, below = values[outliers - 1 : outliers + 1]
+    ax.axhspan(below, above, color=DIVERGED, alpha=0.12, lw=0, label=f"gap: a factor of {short(float(above / below))}")
+    ax.set(xlabel="rank", ylabel=label, yscale="log", title=title)
+    legend_beside(ax)
+    return ax
+
+
+def sharpness_by_loss(
+    curves: Mapping[str, tuple[Any, Any]], *, at: float | None = None, label: str = "sharpness", ax: Axes | None = None
+) -> Axes:
+    """Sharpness against the training loss of several runs, training from left to right, both axes logarithmic.
+
+    Args:
+      curves: name -> the losses (records,) and the sharpnesses (records,); what is not above zero is left out.
+      at: a loss at which the runs are compared, marked with a dotted line.
+      label: of the vertical axis.
+      ax: axes to draw in.
+
+    Raises:
+      ValueError: no curves, or arrays of different lengths.
+    """
+    if not curves:
+        raise ValueError("sharpness_by_loss needs at least one curve, got none")
+    ax = axes_or_new(ax)
+    for index, (name, pair) in enumerate(curves.items()):
+        losses = np.asarray(pair[0], np.float64)
+        sharpness = _records(f"sharpness {name!r}", pair[1], losses)
+        seen = (losses > 0) & (sharpness > 0) & np.isfinite(losses) & np.isfinite(sharpness)
+        ax.plot(losses[seen], sharpness[seen], marker="o", ms=4, lw=1.6, label=name, **line_style(index))
+    if at is not None:
+        ax.axvline(at, color=DIVERGED, ls=":", lw=1.6, label=f"compared at {short(at)}")
+    ax.set(xlabel="training loss", ylabel=label, xscale="log", yscale="log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+    ax.invert_xaxis()
+    legend_beside(ax)
+    return ax

@@ -4,15 +4,13 @@ What comes from data is text to the page and never markup.  Besides, the policy 
 their hashes and allows no address at all: the page runs nothing else and loads nothing.
 """
 
-import base64
-import hashlib
-import importlib.resources
 import json
 import os
 from pathlib import Path
 from string import Template
 
 from gradlab.report.data import page_data
+from gradlab.report.parts import as_script, hash_of, part
 from gradlab.sweeps.files import write_atomically
 from gradlab.sweeps.journal import EVENTS
 from gradlab.sweeps.results import SweepResult
@@ -63,11 +61,11 @@ def page_of(result: SweepResult, config: str | None = None, events: str | None =
       config: what it ran from, as YAML.
       events: what happened, one JSON object a line.
     """
-    plotly, code = _plotly(), "\n".join(_part(f"{name}.js") for name in CODE)
-    return Template(_part("page.html")).substitute(
-        hashes=f"{_hash(plotly)} {_hash(code)}",
-        style=_part("page.css"),
-        data=_as_script(json.dumps(page_data(result, config, events), allow_nan=False, separators=(",", ":"))),
+    plotly, code = _plotly(), "\n".join(part(f"{name}.js") for name in CODE)
+    return Template(part("page.html")).substitute(
+        hashes=f"{hash_of(plotly)} {hash_of(code)}",
+        style=part("page.css"),
+        data=as_script(json.dumps(page_data(result, config, events), allow_nan=False, separators=(",", ":"))),
         plotly=plotly,
         code=code,
     )
@@ -80,20 +78,6 @@ def _plotly() -> str:
         message = "a report needs plotly, which the extra `lab` installs: pip install 'gradlab[lab]'"
         raise ModuleNotFoundError(message, name=error.name) from None
     return get_plotlyjs()
-
-
-def _part(name: str) -> str:
-    return importlib.resources.files("gradlab.report").joinpath(name).read_text("utf-8")
-
-
-def _hash(script: str) -> str:
-    """How a content security policy names a script."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def _as_script(data: str) -> str:
-    """JSON that ends no script element and begins no comment, whatever its strings are; it reads as the same data."""
-    return data.replace("<", r"\u003c")
 
 
 def _text(path: Path) -> str | None:

@@ -12,7 +12,7 @@ from gradlab.sweeps.results import VALID_LOSS, SweepResult
 from gradlab.sweeps.schedulers import as_data
 from gradlab.sweeps.search import COMPLETED, DIVERGED
 from gradlab.sweeps.setup import Setup
-from gradlab.sweeps.table import mode_of
+from gradlab.sweeps.table import is_seen, mode_of
 from gradlab.sweeps.trial import Trial
 from gradlab.training import step as training
 
@@ -90,7 +90,8 @@ class Record:
         column = int(np.searchsorted(self.eval_step, result.steps_done))
         for name, values in result.metrics.items():
             shape = (*self.diverged_at.shape, len(self.eval_step))
-            kept = self.metrics.setdefault(self.prefix + name, np.full(shape, np.nan, np.float32))
+            name = name if is_seen(name) else self.prefix + name
+            kept = self.metrics.setdefault(name, np.full(shape, np.nan, np.float32))
             with np.errstate(over="ignore"):  # a float64 loss on its way to infinity
                 kept[(*rows, column)] = values[real]
         taken = result.loss.shape[-1]

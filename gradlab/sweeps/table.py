@@ -7,7 +7,7 @@
     status               completed; diverged; stopped, for others were better; ended, for it had settled
     steps                steps done with finite loss
     <curve>_final        the last value; NaN if the run diverged
-    <curve>_best         the best finite value, up to the divergence
+    <curve>_best         the best finite value, up to the divergence; not of what instruments saw
     best_step            where the main curve is best; -1 if nowhere
     diverged_at          step of the first loss that is not finite; -1 if never
     bucket, lane         which program, and which lane of it: trials in order, the seeds of a trial side by side
@@ -40,6 +40,15 @@ def mode_of(curve: str) -> str:
     ('max', 'min')
     """
     return "max" if curve.endswith(MAXIMISED) else "min"
+
+
+def is_seen(curve: str) -> bool:
+    """Whether a curve is what an instrument saw, ``'<instrument>/<name>'``, and no metric.
+
+    >>> is_seen('noise/scale'), is_seen('valid_loss')
+    (True, False)
+    """
+    return "/" in curve
 
 
 def before_divergence(values: np.ndarray, step: np.ndarray, diverged_at: np.ndarray) -> np.ndarray:
@@ -101,6 +110,8 @@ def make_table(result: "SweepResult", curves: Mapping[str, tuple[np.ndarray, np.
     for name, (step, values) in curves.items():
         best, best_step = best_of(values, step, diverged_at, mode_of(name))
         columns[f"{name}_final"] = result.final(name).ravel()
+        if is_seen(name):
+            continue
         columns[f"{name}_best"] = best.ravel()
         if name == result.main_metric:
             main_step = best_step.ravel()

@@ -102,6 +102,30 @@ def surface_task(surface: Surface, *, start: Any = None, jitter: float | None = 
     return make_task(bind(_surface_init, start=start, jitter=jitter), loss, name=surface.name)
 
 
+def on_grid(surface: Surface, points: int = 201) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A surface of two variables over the box worth drawing.
+
+    Args:
+      surface: of two variables.
+      points: along each axis.
+
+    Returns:
+      x (points,), y (points,) and the heights (points, points), a row for each y.
+
+    Raises:
+      ValueError: the surface has another number of variables.
+
+    >>> x, y, z = on_grid(make_surface('slope', lambda x: x[0] + 10 * x[1], [0.0, 0.0], bounds=(0, 1)), 2)
+    >>> z.tolist()
+    [[0.0, 1.0], [10.0, 11.0]]
+    """
+    if len(surface.start) != 2:
+        raise ValueError(f"surface {surface.name!r} has {len(surface.start)} variables; only two can be drawn")
+    x, y = (np.linspace(low, high, points) for low, high in surface.bounds)
+    places = jnp.stack(jnp.meshgrid(jnp.asarray(x, float), jnp.asarray(y, float)), axis=-1)
+    return x, y, np.asarray(jax.vmap(jax.vmap(surface.function))(places))
+
+
 def _surface_init(key, *, start, jitter):
     params = jnp.asarray(start, dtype=float)
     if jitter is not None:

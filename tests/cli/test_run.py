@@ -117,6 +117,8 @@ def test_a_race_runs_all_and_says_which_diverged(folder, gradlab_command):
         "config.yaml",
         "curves.npz",
         "history.csv",
+        "race.gif",
+        "race.html",
         "race.png",
         "resolved.json",
         "trajectories.png",

@@ -3,17 +3,16 @@
 import numpy as np
 import pytest
 
-from gradlab.experiments.gradient_norms import gradient_norms
+from gradlab.experiments import gradient_norms, recurrent_cliff, saddle_escape
 from gradlab.experiments.noise_growth import noise_growth
-from gradlab.experiments.recurrent_cliff import recurrent_cliff
-from gradlab.experiments.saddle_escape import on_linear_network, on_surface
-from gradlab.tasks import saddle
+from tests.experiments.verdict import borne_out
 
 
 @pytest.mark.slow
 def test_the_noise_scale_grows_by_an_order_of_magnitude():
     """arXiv 1812.06162."""
     run = noise_growth()
+    borne_out("noise_growth", run)
     assert (np.diff(run.scale) > 0).all()
     assert run.scale[-1] > 10 * run.scale[0]
     # the signal falls faster than the noise
@@ -24,7 +23,9 @@ def test_the_noise_scale_grows_by_an_order_of_magnitude():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_gradients_grow_while_training_succeeds(seed):
     """Goodfellow et al. 2016, section 8.2.1: in a deep network, not in a shallow one."""
-    deep, shallow = gradient_norms(seed=seed), gradient_norms(depth=1, seed=seed)
+    run = gradient_norms.compare(seed=seed)
+    borne_out("gradient_norms", run)
+    deep, shallow = run.deep, run.shallow
     learnt = int((deep.valid_accuracy >= 0.9).argmax())
     assert learnt > 2 and deep.valid_loss[learnt] < deep.valid_loss[0] / 5
     assert (deep.norm[1 : learnt + 1] > 1.5 * deep.norm[0]).all()
@@ -34,7 +35,9 @@ def test_gradients_grow_while_training_succeeds(seed):
 
 def test_clipping_passes_the_cliff_that_throws_plain_descent_away():
     """arXiv 1211.5063, figure 6."""
-    clipped, plain = recurrent_cliff(max_norm=0.2), recurrent_cliff(max_norm=None)
+    run = recurrent_cliff.compare()
+    borne_out("recurrent_cliff", run)
+    clipped, plain = run.clipped, run.plain
     assert clipped.grad_norm.max() > 100 * clipped.grad_norm[0]
     assert clipped.longest_step == pytest.approx(0.2)
     assert np.median(clipped.loss[-100:]) < 0.01 * clipped.loss[0]
@@ -43,17 +46,26 @@ def test_clipping_passes_the_cliff_that_throws_plain_descent_away():
     assert np.linalg.norm(plain.path[-1] - plain.path[0]) > 5
 
 
-def test_newton_jumps_to_the_saddle_and_saddle_free_newton_doubles_its_distance():
+@pytest.fixture(scope="module")
+def escapes():
+    return saddle_escape.compare()
+
+
+def test_the_verdict_on_saddles(escapes):
+    borne_out("saddle_escape", escapes)
+
+
+def test_newton_jumps_to_the_saddle_and_saddle_free_newton_doubles_its_distance(escapes):
     """arXiv 1406.2572, on ``x^2 - y^2``."""
-    run = on_surface(saddle(), steps=8)
+    run = escapes.saddle
     np.testing.assert_allclose(run.newton[1:], 0, atol=1e-15)
     np.testing.assert_allclose(run.saddle_free[:, 1], 1e-3 * 2.0 ** np.arange(9), rtol=1e-6)
     np.testing.assert_allclose(run.saddle_free[1:, 0], 0, atol=1e-7)
     np.testing.assert_allclose(run.newton_spectrum, [-2, 2])
 
 
-def test_saddle_free_newton_goes_on_to_the_minimum():
-    run = on_surface()
+def test_saddle_free_newton_goes_on_to_the_minimum(escapes):
+    run = escapes.bounded
     np.testing.assert_allclose(run.newton[-1], [0, 0], atol=1e-12)
     np.testing.assert_allclose(run.saddle_free[-1], [0, 1], atol=1e-6)
     assert run.newton_spectrum[0] < 0 < run.saddle_free_spectrum[0]
@@ -61,9 +73,9 @@ def test_saddle_free_newton_goes_on_to_the_minimum():
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_linear_network_ends_at_its_saddle_with_newton_and_fitted_without(seed):
+def test_a_linear_network_ends_at_its_saddle_with_newton_and_fitted_without(seed, escapes):
     """arXiv 1406.2572, at the strict saddle of two linear layers."""
-    run = on_linear_network(seed=seed)
+    run = escapes.network if seed == 0 else saddle_escape.on_linear_network(seed=seed)
     assert np.abs(run.newton[-1]).max() < 1e-6
     np.testing.assert_allclose(run.newton_spectrum, np.repeat([-1.0, 1.0], 16), atol=1e-6)
     assert run.newton_loss[-1] == pytest.approx(2)

@@ -6,6 +6,7 @@ import pytest
 from gradlab.experiments import flat_minima
 from gradlab.experiments.flat_minima import Flatness
 from gradlab.experiments.hessian_outliers import count_outliers, outliers
+from tests.experiments.verdict import borne_out
 
 
 @pytest.mark.slow
@@ -13,6 +14,7 @@ from gradlab.experiments.hessian_outliers import count_outliers, outliers
 def test_outliers_are_as_many_as_classes_less_one(classes, seed):
     """arXiv 1611.07476 and 1901.10159."""
     found = outliers(classes, seed=seed)
+    borne_out("hessian_outliers", found)
     assert found.count == classes - 1
     assert found.gap > 1.8
     assert found.accuracy > 0.9
@@ -25,9 +27,10 @@ def test_outliers_are_counted_at_the_largest_ratio():
 @pytest.mark.slow
 def test_large_batches_end_sharper_and_sam_flatter():
     """arXiv 1609.04836 and 2010.01412, by one measure at one training loss."""
-    full = flat_minima.full_batch().at(0.06)
-    assert flat_minima.small_batch().at(0.06) < 0.7 * full
-    assert flat_minima.sharpness_aware().at(0.06) < 0.6 * full
+    found = flat_minima.compare()
+    borne_out("flat_minima", found)
+    assert found.small.at(0.06) < 0.7 * found.full.at(0.06)
+    assert found.sam.at(0.06) < 0.6 * found.full.at(0.06)
 
 
 def test_sharpness_at_a_loss_is_interpolated():

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from gradlab.plots.curvature import eigenvalue_density, sharpness_curves
+from gradlab.plots import save_figure
+from gradlab.plots.curvature import eigenvalue_density, eigenvalue_ranks, sharpness_by_loss, sharpness_curves
 
 STEPS = np.arange(0, 50, 10)
 
@@ -59,3 +60,33 @@ def test_bad_input_says_why():
         eigenvalue_density(STEPS, np.zeros(5))
     with pytest.raises(ValueError, match="`floor` must be between 0 and 1"):
         eigenvalue_density(STEPS, np.ones(5), floor=2.0)
+
+
+def test_ranks_have_the_gap_below_the_outliers(tmp_path):
+    ax = eigenvalue_ranks([50.0, 20.0, 4.0, 2.0, 0.0, -1.0], 2, title="digits")
+    rest, outliers = ax.lines
+    np.testing.assert_array_equal(rest.get_xydata(), [[3, 4], [4, 2]])
+    np.testing.assert_array_equal(outliers.get_xydata(), [[1, 50], [2, 20]])
+    assert [text.get_text() for text in ax.get_legend().get_texts()][1:] == ["2 outliers", "gap: a factor of 5"]
+    band = ax.patches[0].get_extents().transformed(ax.transData.inverted())
+    assert (band.y0, band.y1) == pytest.approx((4, 20))
+    save_figure(ax, tmp_path / "ranks.png")
+
+
+@pytest.mark.parametrize(("values", "outliers"), [([1.0, 2.0], 1), ([2.0, 1.0], 2), ([2.0, 1.0], 0), ([2.0, -1.0], 1)])
+def test_ranks_without_a_gap_are_refused(values, outliers):
+    with pytest.raises(ValueError, match="must"):
+        eigenvalue_ranks(values, outliers)
+
+
+def test_sharpness_over_the_loss_goes_with_training(tmp_path):
+    ax = sharpness_by_loss({"a": ([1.0, 0.1, np.nan], [2.0, 8.0, 3.0]), "b": ([1.0, 0.5], [2.0, -1.0])}, at=0.3)
+    a, b, mark = ax.lines
+    np.testing.assert_array_equal(a.get_xydata(), [[1.0, 2.0], [0.1, 8.0]])
+    np.testing.assert_array_equal(b.get_xydata(), [[1.0, 2.0]])
+    assert mark.get_xdata()[0] == 0.3 and ax.xaxis_inverted() and ax.get_xscale() == ax.get_yscale() == "log"
+    save_figure(ax, tmp_path / "sharpness.png")
+    with pytest.raises(ValueError, match="at least one curve"):
+        sharpness_by_loss({})
+    with pytest.raises(ValueError, match="sharpness 'a' must have one number"):
+        sharpness_by_loss({"a": ([1.0, 2.0], [1.0])})

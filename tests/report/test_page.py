@@ -23,7 +23,7 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.elements.append([tag, dict(attrs), ""])
-        if tag not in ("meta", "input"):
+        if tag not in ("meta", "input", "img"):
             self._open.append(self.elements[-1])
 
     def handle_endtag(self, tag):

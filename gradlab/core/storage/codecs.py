@@ -1,0 +1,207 @@
+"""How one array is kept between two steps: what each storage makes of it, and how the array comes back.
+
+What an array became says by its type how to read it, so `decoded` needs nothing else.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradlab.core import check
+from gradlab.core.storage.blocks import Blocks, from_blocks, to_blocks
+from gradlab.core.storage.rounding import joined, split, stochastic_bfloat16
+
+
+class Split(NamedTuple):
+    """An array in bfloat16, and the bits that bfloat16 drops."""
+
+    high: jax.Array  # bfloat16, the nearest
+    low: jax.Array  # int8 or int16, like high
+
+
+class Factors(NamedTuple):
+    """An array that is kept as the product of its row and column means; see `gradlab.optimizers.factored`."""
+
+    rows: jax.Array  # float32, of length 1 along the largest axis
+    columns: jax.Array  # float32, of length 1 along the second largest axis
+
+
+class Parts(NamedTuple):
+    """A complex array."""
+
+    real: Any
+    imag: Any
+
+
+KEPT_AS = (Blocks, Split, Factors, Parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Float32:
+    """Single precision, also for the buffers of parameters that have less."""
+
+    is_random = False
+
+    def encoded(self, x: jax.Array, seed: jax.Array, non_negative: bool) -> Any:
+        del seed, non_negative
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class BFloat16:
+    """Two bytes: float32 without the last 16 bits of its mantissa, rounded to the nearest or ``stochastic``.
+
+    Rounded to the nearest, an average with decay 0.999 stands still once its steps are below 2^-9 of its value.
+    """
+
+    stochastic: bool = False
+
+    @property
+    def is_random(self) -> bool:
+        return self.stochastic
+
+    def encoded(self, x: jax.Array, seed: jax.Array, non_negative: bool) -> Any:
+        del non_negative
+        return stochastic_bfloat16(x, seed) if self.stochastic else x.astype(jnp.bfloat16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+    """Three bytes: bfloat16 and 8 more bits of the mantissa, the last of them rounded by chance."""
+
+    is_random = True
+
+    def encoded(self, x: jax.Array, seed: jax.Array, non_negative: bool) -> Any:
+        del non_negative
+        return Split(*split(x, seed, 8))
+
+
+@dataclasses.dataclass(frozen=True)
+class Int8:
+    """One byte and the share of a scale; see `gradlab.core.storage.blocks`.
+
+    Args:
+      block: most numbers that share a scale of four bytes.
+      least: arrays of fewer numbers stay float32.
+    """
+
+    block: int = 32
+    least: int = 4096
+    is_random = True
+
+    def __post_init__(self):
+        check.in_range("block", self.block, 1)
+
+    def encoded(self, x: jax.Array, seed: jax.Array, non_negative: bool) -> Any:
+        return to_blocks(x, seed, non_negative=non_negative, block=self.block) if x.size >= self.least else x
+
+
+@dataclasses.dataclass(frozen=True)
+class Factored:
+    """The means of rows and columns of what is never negative: Adafactor's second moment in any optimizer.
+
+    The product of the means has these means itself, so that the average of such products is the product of averages:
+    Adam's ``nu`` becomes the factored average of arXiv 1804.04235 with the decay ``b2``.
+
+    Args:
+      least: arrays without two axes of this length stay float32.
+    """
+
+    least: int = 128
+    is_random = False
+
+    def encoded(self, x: jax.Array, seed: jax.Array, non_negative: bool) -> Any:
+        del seed
+        dims = factored_dims(x.shape, self.least) if non_negative else None
+        if dims is None:
+            return x
+        second, first = dims
+        return Factors(jnp.mean(x, first, keepdims=True), jnp.mean(x, second, keepdims=True))
+
+
+Codec = Float32 | BFloat16 | Residual | Int8 | Factored
+
+CODECS: dict[str, Codec] = {
+    "float32": Float32(),
+    "bfloat16": BFloat16(),
+    "bfloat16_stochastic": BFloat16(stochastic=True),
+    "bfloat16_residual": Residual(),
+    "int8": Int8(),
+    "factored": Factored(),
+}
+
+Storage = str | Codec | Mapping[str, str | Codec] | None
+
+
+def codec(storage: str | Codec) -> Codec:
+    """The codec of a name, or the codec itself.
+
+    Raises:
+      ValueError: an unknown name.
+
+    >>> codec('int8')
+    Int8(block=32, least=4096)
+    """
+    if isinstance(storage, Codec):
+        return storage
+    check.one_of("storage", storage, CODECS)
+    return CODECS[storage]
+
+
+def factored_dims(shape: tuple[int, ...], min_dim_size_to_factor: int) -> tuple[int, int] | None:
+    """The two largest axes, the largest last (of equal ones the last); None if they are too small to factor.
+
+    >>> factored_dims((3, 3, 128, 256), 128), factored_dims((128, 64), 128), factored_dims((128,), 1)
+    ((2, 3), None, None)
+    """
+    if len(shape) < 2:
+        return None
+    second, first = np.argsort(shape, kind="stable")[-2:]
+    return (int(second), int(first)) if shape[second] >= min_dim_size_to_factor else None
+
+
+def encoded(how: Codec, x: jax.Array, seed: jax.Array, *, non_negative: bool = False) -> Any:
+    """One array of real or complex numbers as it is kept.
+
+    >>> kept = encoded(Int8(least=1), jnp.array([0.0, 1.0, -4.0]), jnp.uint32(0))
+    >>> decoded(kept).tolist()[::2]
+    [0.0, -4.0]
+    """
+    if jnp.iscomplexobj(x):
+        return Parts(*(_encoded(how, part, seed, non_negative) for part in (x.real, x.imag)))
+    return _encoded(how, x, seed, non_negative)
+
+
+def _inline_encoded(how: Codec, x: jax.Array, seed: jax.Array, non_negative: bool) -> Any:
+    return how.encoded(x.astype(jnp.float32), seed, non_negative)
+
+
+_encoded = jax.jit(_inline_encoded, static_argnums=(0, 3))
+
+
+@jax.jit
+def decoded(kept: Any) -> jax.Array:
+    """The float32 or complex64 array that was kept."""
+    if isinstance(kept, Parts):
+        return jax.lax.complex(decoded(kept.real), decoded(kept.imag))
+    if isinstance(kept, Blocks):
+        return from_blocks(kept)
+    if isinstance(kept, Split):
+        return joined(*kept)
+    if isinstance(kept, Factors):
+        return _product(*kept)
+    return kept.astype(jnp.float32)
+
+
+def _product(rows: jax.Array, columns: jax.Array) -> jax.Array:
+    axis = next(axis for axis, (n, m) in enumerate(zip(rows.shape, columns.shape, strict=True)) if m == 1 and n > 1)
+    mean = jnp.mean(rows, axis, keepdims=True)
+    return jnp.where(mean > 0, rows / jnp.where(mean > 0, mean, 1), 0) * columns
+
+
+def is_kept(node: Any) -> bool:
+    return isinstance(node, KEPT_AS)

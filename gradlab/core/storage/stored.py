@@ -1,0 +1,155 @@
+"""An optimizer whose moments are kept in fewer bits between its steps, and the argument that asks for it.
+
+    state = decoded(stored state)
+    updates, state = inner update(gradients, state)
+    stored state = encoded(state)
+
+The rule never knows.  Hyperparameters, schedules and lanes are those of the inner transform.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradlab.core import check
+from gradlab.core.rule import static
+from gradlab.core.storage.codecs import Codec, Storage, codec, decoded, encoded, is_kept
+from gradlab.core.storage.slots import MOMENTS, is_non_negative, is_storable, map_slots, slots
+from gradlab.core.transform import Transform, transform
+
+Tree = Any
+
+
+class StoredState(NamedTuple):
+    """State of `store`."""
+
+    rng_key: Any  # (2,) uint32, of the next step's rounding; None where none is by chance
+    inner_state: Any  # the inner transform's, with stored arrays in the place of moments
+
+
+def store(inner: optax.GradientTransformation, storage: Storage, *, seed: Any = 0.0) -> Transform:
+    """Keeps the moments of an optimizer in another way between its steps; its arithmetic stays float32.
+
+    =========================  ======  ==============================================================================
+    storage                    bytes
+    =========================  ======  ==============================================================================
+    ``'float32'``              4       also where the parameters have less
+    ``'bfloat16'``             2       rounded to the nearest: an average with decay 0.999 stands still
+    ``'bfloat16_stochastic'``  2       rounded by chance, right on average
+    ``'bfloat16_residual'``    3       and 8 more bits of the mantissa, the last of them rounded by chance
+    ``'int8'``                 1.125   blocks of 32 that share a scale; arrays of less than 4096 numbers stay float32
+    ``'factored'``             0       row and column means of what is never negative, the others stay float32
+    =========================  ======  ==============================================================================
+
+    Args:
+      inner: any transform, also one of Optax.
+      storage: (static) for all moments: averages and sums of gradients and of their squares, `MOMENTS`.  Or a mapping
+        from the names of fields in the state, these and any others, to the storage of each.  A codec of
+        `gradlab.core.storage` where its numbers should not be the default ones: ``Int8(block=64, least=0)``.
+      seed: a whole number from which all rounding by chance is drawn; a leaf, so that lanes may have their own.
+
+    Raises:
+      ValueError: an unknown storage; from ``init``, a field that the state does not have, or one that takes both signs
+        to be factored.
+
+    >>> import gradlab
+    >>> tx = store(gradlab.adamw(1e-3), {'mu': 'bfloat16', 'nu': 'int8'})
+    >>> state = tx.init({'w': jnp.ones((64, 64))})
+    >>> state.inner_state[0].mu['w'].dtype.name, state.inner_state[0].nu['w'].codes.dtype.name
+    ('bfloat16', 'uint8')
+    """
+    chosen = _by_slot(storage)
+    by_chance = any(how.is_random for how in chosen.values())
+    storage = static(dict(storage) if isinstance(storage, Mapping) else storage)
+    at_init = {"storage": storage, "seed": seed if by_chance else None}
+    return transform(_store_init, _store_update, inner=inner, at_init=at_init, storage=storage)
+
+
+def _by_slot(storage: Storage) -> dict[str, Codec]:
+    if isinstance(storage, Mapping):
+        return {name: codec(how) for name, how in storage.items()}
+    return dict.fromkeys(MOMENTS, codec(storage))
+
+
+def _store_init(params, *, inner, storage, seed=None):
+    state = inner(params)
+    if isinstance(storage, Mapping):
+        _check_names(storage, state)
+    key = None if seed is None else jax.random.PRNGKey(jnp.asarray(seed).astype(jnp.int32))
+    return _stored(key, state, storage)
+
+
+def _check_names(storage: Mapping[str, Any], state: Tree) -> None:
+    known = slots(state)
+    for name in storage:
+        if name not in known and jax.tree.leaves(state):
+            raise ValueError(f"`storage` names '{name}', which this optimizer does not keep{_known(name, known)}")
+
+
+def _known(name: str, known: Mapping[str, Any]) -> str:
+    return check.suggestion(name, known) if known else "; it keeps no arrays"
+
+
+def _store_update(grads, state, params=None, *, inner, storage, **extra):
+    updates, inner_state = inner(grads, _read(state.inner_state, storage), params, **extra)
+    return updates, _stored(state.rng_key, inner_state, storage)
+
+
+def _stored(key: Any, state: Tree, storage: Storage) -> StoredState:
+    """The state with its slots encoded, each leaf's rounding drawn from one number of its own."""
+    chosen = _by_slot(storage)
+    count = sum(len(leaves) for name, leaves in slots(state).items() if name in chosen and chosen[name].is_random)
+    seeds = iter(())
+    if key is not None:
+        key, now = jax.random.split(key)
+        seeds = iter(jax.random.bits(now, (count,), jnp.uint32)) if count else seeds
+
+    def encode(owner, name, value):
+        how, non_negative = chosen[name], is_non_negative(owner, name)
+        on_leaf = lambda leaf: encoded(how, leaf, next(seeds, jnp.uint32(0)), non_negative=non_negative)
+        return jax.tree.map(lambda leaf: on_leaf(leaf) if is_storable(leaf) else leaf, value)
+
+    return StoredState(key, map_slots(encode, state, chosen))
+
+
+def _read(state: Tree, storage: Storage) -> Tree:
+    def decode(owner, name, value):
+        del owner, name
+        on_leaf = lambda leaf: decoded(leaf) if is_kept(leaf) or is_storable(leaf) else leaf
+        return jax.tree.map(on_leaf, value, is_leaf=is_kept)
+
+    return map_slots(decode, state, _by_slot(storage))
+
+
+def decoded_state(state: Tree) -> Tree:
+    """A state in which every `StoredState` is that of its inner transform, its blocks, factors and residuals read.
+
+    >>> import gradlab
+    >>> from gradlab.core.storage import Int8
+    >>> tx = store(gradlab.sgd(0.1, momentum=0.9), Int8(least=1))
+    >>> decoded_state(tx.init(jnp.ones(2)))[0].trace
+    Array([0., 0.], dtype=float32)
+    """
+    is_stored = lambda node: isinstance(node, StoredState)
+    read = lambda leaf: decoded(leaf) if is_kept(leaf) else leaf
+    of_inner = lambda node: decoded_state(jax.tree.map(read, node.inner_state, is_leaf=is_kept))
+    return jax.tree.map(lambda node: of_inner(node) if is_stored(node) else node, state, is_leaf=is_stored)
+
+
+def storable(factory: Callable[..., Transform]) -> Callable[..., Transform]:
+    """An optimizer's factory with the argument ``storage``, by keyword, for `store`; ``None`` changes nothing."""
+
+    @functools.wraps(factory)
+    def with_storage(*args: Any, storage: Storage = None, **kwargs: Any) -> Transform:
+        tx = factory(*args, **kwargs)
+        return tx if storage is None else store(tx, storage)
+
+    signature = inspect.signature(factory)
+    added = inspect.Parameter("storage", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Storage)
+    with_storage.__signature__ = signature.replace(parameters=[*signature.parameters.values(), added])
+    return with_storage
