@@ -11,6 +11,7 @@ from typing import Any
 from gradlab import optimizers, schedules, transforms
 from gradlab.core.compose import chain, identity, named_chain
 from gradlab.core.current import counts, current_hyperparams
+from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import global_norm
 from gradlab.core.rule import static
 from gradlab.core.schedule import Schedule, as_schedule, make_schedule
@@ -53,6 +54,7 @@ __all__ = [
     "global_norm",
     "hyperparams",
     "identity",
+    "leafwise",
     "make_schedule",
     "named_chain",
     "population",
