@@ -35,7 +35,10 @@ _LAZY = {
     "dense_factors": "gradlab.training.kfac",
     "fit": "gradlab.training.loop",
     "inspect": "gradlab.training.inspection",
+    "StepState": "gradlab.training.make_step",
+    "make_step": "gradlab.training.make_step",
     "minimize": "gradlab.training.minimize",
+    "start_step": "gradlab.training.make_step",
     "sweep": "gradlab.sweeps",
 }
 
