@@ -34,12 +34,15 @@ _LAZY = {
     "contest": "gradlab.sweeps",
     "dense_factors": "gradlab.training.kfac",
     "fit": "gradlab.training.loop",
+    "fsdp_layout": "gradlab.training.layouts",
     "inspect": "gradlab.training.inspection",
     "StepState": "gradlab.training.make_step",
+    "layout_of": "gradlab.training.layouts",
     "make_step": "gradlab.training.make_step",
     "minimize": "gradlab.training.minimize",
     "start_step": "gradlab.training.make_step",
     "sweep": "gradlab.sweeps",
+    "zero_layout": "gradlab.training.layouts",
 }
 
 __all__ = [

@@ -9,8 +9,6 @@ import jax.numpy as jnp
 import optax
 
 import gradlab.optimizers as optimizers
-from gradlab.bench.programs import planned_bytes
-from gradlab.instruments import extreme, hessian
 from gradlab.tasks import data
 from gradlab.tasks.supervised import flax_task
 from gradlab.training.loop import fit
@@ -28,7 +26,7 @@ class Problem(NamedTuple):
 
     def losses(self, params: Any, batch: Any) -> jax.Array:
         """One loss for each example."""
-        return optax.softmax_cross_entropy_with_integer_labels(self.outputs(params, batch), batch["y"])
+        return cross_entropies(self.outputs(params, batch), batch)
 
     def loss(self, params: Any, batch: Any) -> jax.Array:
         """Their mean."""
@@ -38,6 +36,11 @@ class Problem(NamedTuple):
     def size(self) -> int:
         """The number of parameters."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+
+def cross_entropies(outputs: jax.Array, batch: Any) -> jax.Array:
+    """One number for each example."""
+    return optax.softmax_cross_entropy_with_integer_labels(outputs, batch["y"])
 
 
 def make_problem(model: Any, *, images: bool = False, examples: int = 256, steps: int = 60) -> Problem:
@@ -67,17 +70,23 @@ def digits_cnn() -> Problem:
 
 @functools.cache
 def digits_mlp() -> Problem:
-    """A perceptron with 64 units, whose loss on 64 examples takes microseconds."""
+    """A perceptron with two hidden layers and 1024 examples, whose gradient takes milliseconds."""
+    from gradlab.tasks.networks import MLP
+
+    return make_problem(MLP((128, 128, 10), "relu"), examples=1024)
+
+
+@functools.cache
+def small_mlp() -> Problem:
+    """A perceptron with 64 units and 64 examples, whose loss takes microseconds."""
     from gradlab.tasks.networks import MLP
 
     return make_problem(MLP((64, 10), "relu"), examples=64)
 
 
-def lanczos_bytes(problem: Problem, products: int) -> int:
-    """Bytes that XLA plans for the top eigenvalue by so many products."""
-    top = lambda op, key: extreme(op, key, m=products)
-    return planned_bytes(jax.jit(top).lower(hessian(problem.loss, problem.params, problem.batch), _KEY()).compile())
+class Problems(NamedTuple):
+    """Makes each problem when the first row needs it."""
 
-
-def _KEY() -> jax.Array:
-    return jax.random.key(0)
+    cnn: Callable[[], Problem] = digits_cnn
+    mlp: Callable[[], Problem] = digits_mlp
+    small: Callable[[], Problem] = small_mlp

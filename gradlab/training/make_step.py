@@ -11,6 +11,7 @@ With ``parts`` the batch is cut along the examples, and the gradients are added 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from gradlab.core import tree as trees
 from gradlab.core.norms import global_norm
 from gradlab.core.transform import from_optax
 from gradlab.core.update import apply_updates
+from gradlab.training.layouts import Layout, split_gradient
 
 Tree = Any
 
@@ -35,8 +37,10 @@ class StepState(NamedTuple):
     tx: optax.GradientTransformation  # the optimizer: its hyperparameters are leaves
 
 
-def start_step(tx: optax.GradientTransformation, params: Tree) -> StepState:
+def start_step(tx: optax.GradientTransformation, params: Tree, layout: Layout | None = None) -> StepState:
     """The state before the first step; it holds a copy of the parameters, since steps destroy what they are given.
+
+    With a layout it is made where it shall lie: no buffer is first on one device.
 
     >>> import gradlab
     >>> state = start_step(gradlab.sgd(0.5), {'w': jnp.ones(2)})
@@ -44,8 +48,17 @@ def start_step(tx: optax.GradientTransformation, params: Tree) -> StepState:
     (0, [1.0, 1.0])
     """
     tx = jax.tree.map(jnp.asarray, from_optax(tx))
-    params = trees.copied(params)
-    return StepState(jnp.zeros([], jnp.int32), params, tx.init(params), tx)
+    if layout is None:
+        params = trees.copied(params)
+        return StepState(jnp.zeros([], jnp.int32), params, tx.init(params), tx)
+    begin = lambda tx, params: StepState(jnp.zeros([], jnp.int32), params, tx.init(params), tx)
+    params = jax.tree.map(lambda p, sharding: jax.device_put(p, sharding, may_alias=False), params, layout.params)
+    return jax.jit(begin, out_shardings=_shardings(layout))(tx, params)
+
+
+def _shardings(layout: Layout) -> StepState:
+    """A prefix of the state's tree."""
+    return StepState(layout.everywhere, layout.params, layout.opt_state, layout.everywhere)
 
 
 def make_step(
@@ -55,11 +68,12 @@ def make_step(
     parts: int = 1,
     remat: bool | Callable = False,
     accumulator_dtype: Any = None,
+    layout: Layout | None = None,
 ) -> Callable[[StepState, Any], tuple[StepState, dict[str, jax.Array]]]:
     """A compiled training step for a loss.
 
     Args:
-      loss: ``(params, batch) -> scalar``, a mean over the batch, or ``-> (scalar, metrics)`` with a dictionary of arrays.
+      loss: ``(params, batch) -> scalar``, a mean over the batch, or ``-> (scalar, metrics)`` with a dictionary.
       donate: whether the state is updated in place; false keeps the old one.
       parts: pieces of one size that a batch is cut into along its first axis, to hold the activations of one at a
         time; gradients, loss and metrics are means over them.
@@ -67,6 +81,8 @@ def make_step(
         ``jax.checkpoint_policies`` says which are kept.
       accumulator_dtype: in which the gradients of the parts are added up; the parameters', but at least float32, if
         None.
+      layout: where the state lies and batches are split, from `zero_layout`, `fsdp_layout` or `layout_of`; with the
+        first two the loss sees the share of one device.
 
     Returns:
       ``(state, batch) -> (state, metrics)``, jitted, with ``lower`` as jitted functions have it.  The metrics are
@@ -87,24 +103,32 @@ def make_step(
     if remat:
         with_metrics = jax.checkpoint(with_metrics, policy=remat if callable(remat) else None)
     gradient = jax.value_and_grad(with_metrics, has_aux=True)
+    if parts > 1:
+        gradient = partial(_over_parts, gradient, parts=parts, dtype=accumulator_dtype)
+    if layout is not None and layout.axis is not None:
+        gradient = split_gradient(gradient, layout)
 
     def step(state: StepState, batch: Any) -> tuple[StepState, dict[str, jax.Array]]:
-        if parts == 1:
-            (value, metrics), grads = gradient(state.params, batch)
-        else:
-            (value, metrics), grads = _over_parts(gradient, state.params, batch, parts, accumulator_dtype)
+        (value, metrics), grads = gradient(state.params, batch)
         told = {
             "value": value,
             "grad": grads,
             "step": state.step,
             "value_fn": lambda params: with_metrics(params, batch)[0],
         }
-        updates, opt_state = state.tx.update(grads, state.opt_state, state.params, **told)
-        params = apply_updates(state.params, updates)
+        held = state.params if layout is None else jax.lax.with_sharding_constraint(state.params, layout.grads)
+        updates, opt_state = state.tx.update(grads, state.opt_state, held, **told)
+        params = apply_updates(held, updates)
         new = StepState(state.step + 1, params, opt_state, state.tx)
         return new, {**metrics, "loss": value, "grad_norm": global_norm(grads)}
 
-    return jax.jit(step, donate_argnums=0 if donate else ())
+    placed = {} if layout is None else _placed(layout)
+    return jax.jit(step, donate_argnums=0 if donate else (), **placed)
+
+
+def _placed(layout: Layout) -> dict[str, Any]:
+    state = _shardings(layout)
+    return {"in_shardings": (state, layout.batch), "out_shardings": (state, layout.everywhere)}
 
 
 def _with_metrics(loss: Callable, params: Tree, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:

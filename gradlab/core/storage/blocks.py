@@ -1,17 +1,19 @@
-r"""Eight bits a number: blocks that share a scale, with codes that are finer near zero.
+r"""Eight bits a number: blocks that share an exponent, with codes that are finer near zero.
 
 With x the numbers of a block, u uniform in [0, 1) and floor as usual::
 
-    scale = max |x|
+    scale = the least power of two that is not below max |x|
     code = sign(x) * floor(127 * (|x| / scale)^(1/2) + u)         signed, x = sign(code) * scale * (code / 127)^2
     code = floor(255 * (x / scale)^(1/4) + u)                     x >= 0, x = scale * (code / 255)^4
 
 The root of a second moment is kept as the first moment is: its code is the square root of ``sqrt(x)``.  So what Adam
-divides, and what it divides by, go down to 6e-5 and 1.5e-5 of the largest in their block, and a step is never the
-quotient of a number that was kept and one that was lost.
+divides, and what it divides by, go down to 6e-5 and 1.5e-5 of the scale, and a step is hardly ever the quotient of a
+number that was kept and one that was lost.
 
 Rounding to the nearest code would stop an average with decay 0.999, whose steps are a thousandth of its value and less
 than a code apart; rounded by chance it moves on average as it should.
+
+The arithmetic is written for what XLA:CPU makes of it; each remark below was measured.
 """
 
 import math
@@ -19,17 +21,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradlab.core.storage.rounding import bits_of, float_of, offsets
 
-SMALLEST_SCALE = 2.0**-120  # a block below it is stored as zeros
+LARGEST = 253  # exponent of the largest scale, 2^126, whose inverse is not subnormal; what is larger is infinite
+NO_NUMBER = 255  # exponent of infinity
 
 
 class Blocks(NamedTuple):
     """An array in blocks along its last axes."""
 
     codes: jax.Array  # of the shape of the array; int8 where it takes both signs, uint8 where it does not
-    scales: jax.Array  # float32 (leading axes of the array, blocks in the others)
+    exponents: jax.Array  # uint8, those of float32: (leading axes of the array, blocks in the others)
 
 
 def row_axes(shape: tuple[int, ...], block: int) -> int:
@@ -53,48 +57,56 @@ def to_blocks(x: jax.Array, seed: jax.Array, *, non_negative: bool, block: int) 
       non_negative: whether no number is below zero.
       block: most numbers that share a scale.
     """
-    lead, row = x.shape[: x.ndim - row_axes(x.shape, block)], x.shape[x.ndim - row_axes(x.shape, block) :]
-    count = math.ceil(math.prod(row) / block)
-    magnitudes = _cut(jnp.abs(x), (*lead, count))
-    # As integers: XLA:CPU computes the numbers inside of the loop that takes the largest, which it does not for floats.
-    scales = float_of(jnp.max(bits_of(magnitudes).astype(jnp.int32), axis=-1))
-    scales = jnp.where(scales < SMALLEST_SCALE, 0, scales)
-    inverses = jnp.where(scales == 0, 0, 1 / scales)
-    y = jnp.sqrt(_whole(magnitudes * inverses[..., None], x.shape))
-    top = 127
+    exponents = _exponents(x, block)
+    inverses = float_of((254 - exponents.astype(jnp.uint32)) << 23)
+    top, y = 127, jnp.sqrt(jnp.abs(x) * _spread(inverses, x.shape))
     if non_negative:
-        y, top = jnp.sqrt(y), 255
-    chance = offsets(seed, x.shape, 16).astype(jnp.int32).astype(jnp.float32) * 2.0**-16
-    codes = jnp.minimum(jnp.floor(y * top + chance), top)
-    if not non_negative:
-        codes = jnp.where(x < 0, -codes, codes)
-    return Blocks(codes.astype(jnp.int32).astype(jnp.uint8 if non_negative else jnp.int8), scales)
+        top, y = 255, jnp.sqrt(y)
+    # The integer part of y * top + u with 15 bits of u: added to 2^23 a float has its integer part in its last bits.
+    fixed = jnp.minimum(bits_of(y * (top * 2.0**15) + 2.0**23) & 0x7FFFFF, np.uint32(top << 15))
+    codes = (fixed + offsets(seed, x.shape, 15)) >> 15
+    # Last a choice between arrays: XLA computes those once, where it repeats a conversion for each of its readers, who
+    # would then still read the old codes and not let the new ones be written over them.
+    if non_negative:
+        return Blocks(jnp.where(x > 0, codes.astype(jnp.uint8), 0), exponents)
+    codes = codes.astype(jnp.int8)
+    return Blocks(jnp.where(x < 0, -codes, codes), exponents)
 
 
 def from_blocks(blocks: Blocks) -> jax.Array:
     """The numbers that the codes stand for, float32."""
-    codes, scales = blocks
+    codes, exponents = blocks
+    scales = _spread(float_of(exponents.astype(jnp.uint32) << 23), codes.shape)
     if codes.dtype == jnp.uint8:
         root = codes.astype(jnp.float32) * (1 / 255)
-        magnitudes = (root * root) * (root * root)
-    else:
-        root = codes.astype(jnp.float32) * (1 / 127)
-        magnitudes = root * jnp.abs(root)
-    return _whole(_cut(magnitudes, scales.shape) * scales[..., None], codes.shape)
+        return (root * root) * (root * root) * scales
+    root = codes.astype(jnp.float32) * (1 / 127)
+    return root * jnp.abs(root) * scales
 
 
-def _cut(x: jax.Array, blocks: tuple[int, ...]) -> jax.Array:
-    """``x`` with its last axes laid end to end and cut in blocks of one length; zeros after the last number."""
-    *lead, count = blocks
-    length = math.prod(x.shape[len(lead) :])
+def _exponents(x: jax.Array, block: int) -> jax.Array:
+    """Those of the scales of all blocks, uint8."""
+    row = row_axes(x.shape, block)
+    lead, length = x.shape[: x.ndim - row], math.prod(x.shape[x.ndim - row :])
+    count = math.ceil(length / block)
     size = math.ceil(length / count)
-    rows = x.reshape(*lead, length)
+    rows = jnp.abs(x).reshape(*lead, length)
     if size * count > length:
         rows = jnp.pad(rows, [(0, 0)] * len(lead) + [(0, size * count - length)])
-    return rows.reshape(*lead, count, size)
+    # As integers: XLA computes the numbers in the loop that takes the largest integer, which it does not for floats.
+    # Up to 32 at once: it makes two passes of more.
+    exponents = (bits_of(rows.reshape(*lead, count, size)) + 0x7FFFFF) >> 23
+    exponents = jnp.where(exponents > LARGEST, NO_NUMBER, exponents)
+    return jnp.max(exponents.astype(jnp.int32), axis=-1).astype(jnp.uint8)
 
 
-def _whole(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    *lead, count, size = blocks.shape
+def _spread(scales: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The scale of every number.
+
+    Codes and numbers keep their shape on the way from one to the other, so that XLA may write new codes over the old.
+    """
+    *lead, count = scales.shape
     length = math.prod(shape[len(lead) :])
-    return blocks.reshape(*lead, count * size)[..., :length].reshape(shape)
+    size = math.ceil(length / count)
+    spread = jnp.broadcast_to(scales[..., None], (*scales.shape, size)).reshape(*lead, count * size)
+    return spread[..., :length].reshape(shape)

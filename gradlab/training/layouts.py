@@ -1,0 +1,134 @@
+"""Where a training state lies on several devices: three layouts, each a tree of shardings like the state.
+
+::
+
+    zero_layout     parameters on every device, slots split over the data axis        ZeRO-1, arXiv 1910.02054
+    fsdp_layout     parameters and slots split over it; gathered where they are used  ZeRO-3
+    layout_of       parameters as a model says (tensor parallelism), slots beside them
+
+The first two compute gradients on each device's share of the batch (`jax.shard_map`), so that the collectives are those
+that are written here, on any platform: the gradients are scattered as they are summed, and gathered are the new
+parameters (zero) or those of the forward pass (fsdp).  The update itself needs none, but for norms over all leaves.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gradlab.core import check
+from gradlab.core.specs import state_specs
+from gradlab.core.transform import from_optax
+
+Tree = Any
+
+
+class Layout(NamedTuple):
+    """Shardings of a training state, of its gradients, and of a batch."""
+
+    params: Tree
+    opt_state: Tree
+    grads: Tree
+    batch: NamedSharding  # of every leaf
+    everywhere: NamedSharding  # of what every device holds
+    axis: str | None  # of the data, where gradients are computed share by share
+
+
+def zero_layout(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axis: str = "data") -> Layout:
+    """Parameters on every device, what the optimizer keeps split over an axis of the mesh.
+
+    Args:
+      tx: the optimizer.
+      params: arrays or shapes.
+      mesh: with automatic axes (``jax.sharding.AxisType.Auto``).
+      axis: over which batches and slots are split.  Of each parameter the first axis is split that the devices divide;
+        one that has none, such as a short bias, stays whole.
+
+    Raises:
+      ValueError: the mesh has no such axis, or it is not automatic.
+    """
+    split, whole = _split(params, mesh, axis), NamedSharding(mesh, P())
+    slots = state_specs(from_optax(tx), split, params)
+    return Layout(jax.tree.map(lambda _: whole, params), slots, split, NamedSharding(mesh, P(axis)), whole, axis)
+
+
+def fsdp_layout(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axis: str = "data") -> Layout:
+    """Parameters and what the optimizer keeps split over an axis of the mesh; arguments as for `zero_layout`."""
+    split = _split(params, mesh, axis)
+    slots = state_specs(from_optax(tx), split, params)
+    return Layout(split, slots, split, NamedSharding(mesh, P(axis)), NamedSharding(mesh, P()), axis)
+
+
+def layout_of(tx: optax.GradientTransformation, params: Tree, shardings: Tree, batch: NamedSharding) -> Layout:
+    """What the optimizer keeps lies beside the parameters, wherever these lie; XLA decides about collectives.
+
+    Args:
+      tx: the optimizer.
+      params: arrays or shapes.
+      shardings: a ``NamedSharding`` for each parameter, as ``nn.get_sharding`` and ``nnx.get_named_sharding`` give.
+      batch: of a batch.
+    """
+    slots = state_specs(from_optax(tx), shardings, params)
+    return Layout(shardings, slots, shardings, batch, NamedSharding(batch.mesh, P()), None)
+
+
+def _split(params: Tree, mesh: Mesh, axis: str) -> Tree:
+    check.one_of("axis of the mesh", axis, mesh.axis_names)
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    if kinds[axis] is not AxisType.Auto:
+        raise ValueError(
+            f"the axis {axis!r} of the mesh is {kinds[axis].name.lower()}, but layouts leave the update to XLA: make "
+            f"the mesh with axis_types=(jax.sharding.AxisType.Auto,) * {len(mesh.axis_names)}"
+        )
+    count = mesh.shape[axis]
+
+    def sharding(leaf):
+        along = next((place for place, length in enumerate(leaf.shape) if length % count == 0 and length), None)
+        return NamedSharding(mesh, P() if along is None else P(*[None] * along, axis))
+
+    return jax.tree.map(sharding, params)
+
+
+def split_gradient(gradient: Callable, layout: Layout) -> Callable:
+    """The gradient of the mean over all devices' shares of a batch, from one that computes it for a share.
+
+    Args:
+      gradient: ``(params, batch) -> ((loss, metrics), grads)`` on whole parameters.
+      layout: zero or fsdp.
+    """
+    axis, mesh = layout.axis, layout.batch.mesh
+    specs = lambda tree: jax.tree.map(lambda sharding: sharding.spec, tree)
+    places = jax.tree.map(lambda sharding: _place(sharding.spec, axis), layout.grads)
+    held = jax.tree.map(lambda sharding: _place(sharding.spec, axis), layout.params)
+
+    def share(params, batch):
+        whole = jax.tree.map(functools.partial(_gathered, axis), params, held)
+        aux, grads = gradient(whole, batch)
+        count = jax.lax.axis_size(axis)
+        scattered = jax.tree.map(lambda g, place: _scattered(axis, g, place) / count, grads, places)
+        return jax.tree.map(lambda x: jax.lax.pmean(x, axis), aux), scattered
+
+    return jax.shard_map(
+        share,
+        mesh=mesh,
+        in_specs=(specs(layout.params), P(axis)),
+        out_specs=(P(), specs(layout.grads)),
+        check_vma=False,
+    )
+
+
+def _place(spec: P, axis: str) -> int:
+    """Which axis of an array is split; -1 for none."""
+    return next((place for place, name in enumerate(spec) if name == axis), -1)
+
+
+def _gathered(axis: str, x: jax.Array, place: int) -> jax.Array:
+    return x if place < 0 else jax.lax.all_gather(x, axis, axis=place, tiled=True)
+
+
+def _scattered(axis: str, g: jax.Array, place: int) -> jax.Array:
+    return jax.lax.psum(g, axis) if place < 0 else jax.lax.psum_scatter(g, axis, scatter_dimension=place, tiled=True)
