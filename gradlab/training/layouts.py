@@ -36,6 +36,18 @@ class Layout(NamedTuple):
     batch: NamedSharding  # of every leaf
     everywhere: NamedSharding  # of what every device holds
     axis: str | None  # of the data, where gradients are computed share by share
+    near: Tree | None = None  # where the slots are while a step uses them, if they lie elsewhere in between
+
+    def slots_on(self, memory_kind: str) -> "Layout":
+        """The same with the slots in another memory between two steps, ``'pinned_host'`` say, where there is one.
+
+        Raises:
+          ValueError: the devices have no memory of this kind.
+        """
+        kinds = [memory.kind for memory in self.batch.mesh.devices.flat[0].addressable_memories()]
+        check.one_of("memory of the device", memory_kind, kinds)
+        far = jax.tree.map(lambda sharding: sharding.with_memory_kind(memory_kind), self.opt_state)
+        return self._replace(opt_state=far, near=self.opt_state)
 
 
 def zero_layout(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axis: str = "data") -> Layout:
@@ -52,14 +64,14 @@ def zero_layout(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axis
       ValueError: the mesh has no such axis, or it is not automatic.
     """
     split, whole = _split(params, mesh, axis), NamedSharding(mesh, P())
-    slots = state_specs(from_optax(tx), split, params)
+    slots = _split_slots(tx, params, split, mesh, axis)
     return Layout(jax.tree.map(lambda _: whole, params), slots, split, NamedSharding(mesh, P(axis)), whole, axis)
 
 
 def fsdp_layout(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axis: str = "data") -> Layout:
     """Parameters and what the optimizer keeps split over an axis of the mesh; arguments as for `zero_layout`."""
     split = _split(params, mesh, axis)
-    slots = state_specs(from_optax(tx), split, params)
+    slots = _split_slots(tx, params, split, mesh, axis)
     return Layout(split, slots, split, NamedSharding(mesh, P(axis)), NamedSharding(mesh, P()), axis)
 
 
@@ -84,13 +96,22 @@ def _split(params: Tree, mesh: Mesh, axis: str) -> Tree:
             f"the axis {axis!r} of the mesh is {kinds[axis].name.lower()}, but layouts leave the update to XLA: make "
             f"the mesh with axis_types=(jax.sharding.AxisType.Auto,) * {len(mesh.axis_names)}"
         )
+    return jax.tree.map(lambda leaf: _along_first(leaf.shape, mesh, axis), params)
+
+
+def _along_first(shape: tuple[int, ...], mesh: Mesh, axis: str) -> NamedSharding:
+    """Split along the first axis that the devices divide."""
     count = mesh.shape[axis]
+    along = next((place for place, length in enumerate(shape) if length and length % count == 0), None)
+    return NamedSharding(mesh, P() if along is None else P(*[None] * along, axis))
 
-    def sharding(leaf):
-        along = next((place for place, length in enumerate(leaf.shape) if length % count == 0 and length), None)
-        return NamedSharding(mesh, P() if along is None else P(*[None] * along, axis))
 
-    return jax.tree.map(sharding, params)
+def _split_slots(tx: Any, params: Tree, split: Tree, mesh: Mesh, axis: str) -> Tree:
+    """Beside the parameters; what belongs to none of them, such as the bases of stacked matrices, by itself."""
+    tx = from_optax(tx)
+    beside, shapes = state_specs(tx, split, params), jax.eval_shape(tx.init, params)
+    own = lambda sharding, leaf: sharding if any(sharding.spec) else _along_first(leaf.shape, mesh, axis)
+    return jax.tree.map(own, beside, shapes)
 
 
 def split_gradient(gradient: Callable, layout: Layout) -> Callable:

@@ -53,7 +53,9 @@ def start_step(tx: optax.GradientTransformation, params: Tree, layout: Layout | 
         return StepState(jnp.zeros([], jnp.int32), params, tx.init(params), tx)
     begin = lambda tx, params: StepState(jnp.zeros([], jnp.int32), params, tx.init(params), tx)
     params = jax.tree.map(lambda p, sharding: jax.device_put(p, sharding, may_alias=False), params, layout.params)
-    return jax.jit(begin, out_shardings=_shardings(layout))(tx, params)
+    near = layout if layout.near is None else layout._replace(opt_state=layout.near)
+    state = jax.jit(begin, out_shardings=_shardings(near))(tx, params)
+    return state if layout.near is None else state._replace(opt_state=jax.device_put(state.opt_state, layout.opt_state))
 
 
 def _shardings(layout: Layout) -> StepState:
@@ -117,8 +119,12 @@ def make_step(
             "value_fn": lambda params: with_metrics(params, batch)[0],
         }
         held = state.params if layout is None else jax.lax.with_sharding_constraint(state.params, layout.grads)
-        updates, opt_state = state.tx.update(grads, state.opt_state, held, **told)
+        slots = (
+            state.opt_state if layout is None or layout.near is None else jax.device_put(state.opt_state, layout.near)
+        )
+        updates, slots = state.tx.update(grads, slots, held, **told)
         params = apply_updates(held, updates)
+        opt_state = slots if layout is None or layout.near is None else jax.device_put(slots, layout.opt_state)
         new = StepState(state.step + 1, params, opt_state, state.tx)
         return new, {**metrics, "loss": value, "grad_norm": global_norm(grads)}
 

@@ -76,9 +76,7 @@ def run_segment(task, tx, place, key, first, rules, micro_batches, length, setti
         key = jax.random.fold_in(noise, step)
         if micro_batches is None:
             feed, batch = take(feed, step=step)
-            run, loss, seen = watched_step(
-                task, tx, run, batch, key, step, settings.watch, rules, settings.accumulate
-            )
+            run, loss, seen = watched_step(task, tx, run, batch, key, step, settings.watch, rules, settings.accumulate)
             return (Place(run, feed, read + 1), rows.put(settings.watch, seen, first, step)), (loss, path)
         count = jnp.maximum(jnp.round(micro_batches(step)), 1).astype(jnp.int32)
         draw_one = lambda feed, index: take(feed, step=index)

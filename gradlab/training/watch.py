@@ -57,11 +57,14 @@ class Watch:
 
     def data(self) -> dict[str, Any]:
         """What it is, as JSON data."""
-        shown = lambda instrument: {"name": instrument.name} | {
-            field.name: getattr(instrument, field.name)
-            for field in (dataclasses.fields(instrument) if dataclasses.is_dataclass(instrument) else ())
-            if isinstance(getattr(instrument, field.name), str | int | float | None)
-        }
+        shown = lambda instrument: (
+            {"name": instrument.name}
+            | {
+                field.name: getattr(instrument, field.name)
+                for field in (dataclasses.fields(instrument) if dataclasses.is_dataclass(instrument) else ())
+                if isinstance(getattr(instrument, field.name), str | int | float | None)
+            }
+        )
         return {"every": self.every, "instruments": [shown(instrument) for instrument in self.instruments]}
 
     def start(self, params: Tree) -> tuple:

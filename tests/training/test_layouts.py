@@ -89,6 +89,16 @@ _, losses = train(tx)
 _, in_parts = train(tx, layout, parts=2)
 found["parts"] = [losses, in_parts]
 
+far = layout.slots_on("pinned_host")
+state, on_host = train(tx, far)
+kinds = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.opt_state)}
+near = state.params["Dense_0"]["kernel"].sharding.memory_kind
+found["offloaded"] = {"losses": [losses, on_host], "kinds": sorted(kinds), "params": near}
+stacked = gradlab.zero_layout(gradlab.soap(1e-2), params(), mesh)
+shapes = jax.eval_shape(gradlab.soap(1e-2).init, params())
+pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(stacked.opt_state))
+found["bases"] = [[list(leaf.shape), list(sharding.spec)] for leaf, sharding in pairs]
+
 class Model(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -182,6 +192,18 @@ def test_parts_of_a_share_make_the_same_steps(found):
     np.testing.assert_allclose(found["parts"][1], found["parts"][0], rtol=1e-5)
 
 
+def test_slots_may_lie_in_the_memory_of_the_host(found):
+    offloaded = found["offloaded"]
+    np.testing.assert_allclose(*offloaded["losses"], rtol=1e-5)
+    assert offloaded["kinds"] == ["pinned_host"] and offloaded["params"] == "device"
+
+
+def test_what_belongs_to_no_parameter_is_split_by_itself(found):
+    """The bases of SOAP are stacks of matrices."""
+    whole = [shape for shape, spec in found["bases"] if not any(spec) and any(n % 8 == 0 for n in shape)]
+    assert not whole and any(len(shape) == 3 for shape, _ in found["bases"])
+
+
 def test_slots_lie_beside_parameters_that_a_model_splits(found):
     tensor = found["tensor"]
     np.testing.assert_allclose(*tensor["losses"], rtol=1e-5)
@@ -201,6 +223,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="axis of the mesh 'dta'; did you mean 'data'?"):
         zero_layout(tx, weights, mesh, "dta")
     explicit = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
+    with pytest.raises(ValueError, match="memory of the device 'hosts'"):
+        zero_layout(tx, weights, mesh).slots_on("hosts")
     with pytest.raises(ValueError, match="axis 'data' of the mesh is explicit, but layouts leave the update to XLA"):
         zero_layout(tx, weights, explicit)
 
