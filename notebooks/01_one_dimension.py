@@ -5,10 +5,10 @@
 # where it is lowest, and what can go wrong on the way?
 #
 # Looking everywhere is no way. With ten points along each axis a function of $n$ variables has $10^n$ places to look
-# at. ResNet-18, a small network by today's measure, has $n = 11\,689\,512$ parameters. There are about $10^{80}$ atoms
-# in the universe that we see, and it is $4.3 \times 10^{17}$ seconds old. (Texts that lost their superscripts in
-# printing speak of "$108$ atoms" and of "$4.32 \times 107$ seconds".) The slope tells us where to go next, so that we
-# need not look everywhere.
+# at. ResNet-18, a small network by today's measure, has $11\,689\,512$ parameters, hence $10^{11\,689\,512}$ places.
+# There are about $10^{80}$ atoms in the universe that we see, and it is $4.3 \times 10^{17}$ seconds old. (A text that
+# lost digits of its exponents in printing speaks of $10^{6895}$ places, $10^8$ atoms and $4.32 \times 10^7$ seconds.)
+# The slope tells us where to go next, so that we need not look everywhere.
 #
 # In this notebook a number in bold was measured by the cell above it.
 
@@ -244,6 +244,16 @@ print(f"near the minimum the largest rate that converges is {2 / wave.hessians[0
 # Below, the runs do not arrive: rate times steps is too small. Ten times the steps allow a tenth of the rate: with 20
 # steps it takes a rate of **0.121**, with 200 steps **0.012** does. Above **2.00**, which is $2 / f''$, the runs bounce
 # between two points and then without any rule, and the largest rates throw the run out of the valley, onto the plain.
+# The last column of the map as a curve:
+
+# %%
+ax = plots.sensitivity(result)
+ax.set(title="loss after 200 steps")
+ax.figure
+
+# %% [markdown]
+# The valley of good learning rates is wide, more than two decades, and its right edge is sharp. That is the usual
+# picture, and the reason to search a learning rate on a logarithmic grid.
 #
 # ## When to stop
 #

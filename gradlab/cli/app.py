@@ -47,6 +47,7 @@ class Topic(StrEnum):
     schedules = "schedules"
     tasks = "tasks"
     transforms = "transforms"
+    experiments = "experiments"
 
 
 @app.command()
@@ -250,6 +251,38 @@ def inspect(
         inspect_run(folder, at, names, examples, optimizer, terminal)
 
 
+@app.command()
+def plan(
+    params: Annotated[float, typer.Option(metavar="N", help="Parameters of a transformer, such as 70e9.")],
+    devices: Annotated[int, typer.Option(metavar="N", min=1, help="Devices that share data and state.")],
+    optimizer: Annotated[str, typer.Option(metavar="NAME,...", help="From the registry.")] = "adamw",
+    layout: Annotated[str, typer.Option(metavar="NAME", help="zero, or fsdp.")] = "fsdp",
+    shards: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Devices of a copy of the state; at most 1024.", show_default=False),
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How slots are kept: int8, bfloat16, ...", show_default=False)
+    ] = None,
+    tokens: Annotated[float, typer.Option(metavar="N", help="In a step.")] = 4e6,
+    link: Annotated[float, typer.Option(metavar="N", help="Bytes a second that a device sends.")] = 50e9,
+) -> None:
+    """Plan memory and traffic of a training step on many devices, from the state that the code would make.
+
+    [bold]Examples[/bold]
+
+    gradlab plan --params 70e9 --devices 1024 --optimizer muon
+
+    gradlab plan --params 1e12 --devices 16384 --optimizer adamw,muon,soap --storage int8
+    """
+    with user_errors():
+        from gradlab.cli.plan import show_plan
+
+        names = [name.strip() for name in optimizer.split(",") if name.strip()]
+        options = {"layout": layout, "shards": shards, "tokens": tokens}
+        show_plan(params, devices, names, storage, link, Terminal(), **options)
+
+
 @app.command("list")
 def list_(
     topic: Annotated[Topic | None, typer.Argument(help="What to list; else everything.", show_default=False)] = None,
@@ -257,7 +290,7 @@ def list_(
         bool, typer.Option("--markdown", help="Print the table of optimizers in the documentation instead.")
     ] = False,
 ) -> None:
-    """List what a config can name: optimizers, schedules, tasks, transforms, with their arguments.
+    """List what a config can name: optimizers, schedules, tasks, transforms, experiments, with their arguments.
 
     [bold]Examples[/bold]
 
@@ -339,6 +372,35 @@ def sweep_speed(
 
         request = sweep_request(tasks=tasks, lanes=lanes, rivals=rivals, parts=parts, steps=steps, quick=quick)
         bench_sweep(request, out=out, overwrite=overwrite, terminal=Terminal(quiet))
+
+
+@bench_app.command("instruments")
+def instruments_cost(
+    rows: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", help="Rows to measure, as 'cost/*'; else all. May be repeated.", show_default=False
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds.")] = False,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each row; else 15, or 3 with --quick.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the tables.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what the instruments cost, in gradients of the same batch, and what they save.
+
+    [bold]Examples[/bold]
+
+    gradlab bench instruments --quick
+
+    gradlab bench instruments --rows 'cost/*' --rows products/top-eigenvalue --out runs/instruments
+    """
+    with user_errors():
+        from gradlab.cli.bench import bench_instruments
+
+        request = {"quick": quick, "rounds": rounds, "out": out, "overwrite": overwrite}
+        bench_instruments(rows or ["*"], terminal=Terminal(quiet), **request)
 
 
 @app.callback(invoke_without_command=True)

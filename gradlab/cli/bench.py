@@ -1,4 +1,4 @@
-"""``gradlab bench speed`` and ``gradlab bench sweep``: the measurements, their tables and files."""
+"""``gradlab bench speed``, ``sweep`` and ``instruments``: the measurements, their tables and files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Any
 
 import typer
 
-from gradlab.bench import speed, sweep_speed
+from gradlab.bench import instruments, speed, sweep_speed
+from gradlab.bench.instrument_rows import InstrumentRow
 from gradlab.bench.paired import Ratio
 from gradlab.bench.rows import Row
 from gradlab.bench.sweep_memory import MemoryRow
@@ -18,6 +19,7 @@ TITLE = "Medians over paired rounds; a ratio below 1 favours gradlab"
 COLUMNS = ["row", "gradlab", "optax", "ratio (quartiles)", "goal"]
 SPEED_COLUMNS = ["contender", "", "lanes", "time", "compiling", "trials/min", "steps/s", "to gradlab", "goal"]
 SPEED_COLUMNS += ["| time", "steps/s", "to gradlab"]
+INSTRUMENT_COLUMNS = ["row", "what", "takes", "against", "ratio (quartiles)", "stated", "goal"]
 MEMORY_COLUMNS = ["task", "lanes", "predicted", "planned", "ratio", "measured", "ratio", "within 10 %"]
 
 
@@ -48,6 +50,43 @@ def _measure(patterns: Sequence[str], count: int, quick: bool, rounds: int | Non
     columns = [*COLUMNS, *(["torch", "ratio to torch"] * with_torch)]
     terminal.table(TITLE, columns, [_cells(row)[: len(columns)] for row in report.rows])
     return report
+
+
+def bench_instruments(
+    patterns: Sequence[str], *, quick: bool, rounds: int | None, out: Path | None, overwrite: bool, terminal: Terminal
+) -> None:
+    """What `gradlab bench instruments` does."""
+    try:
+        cases = instruments.select(patterns)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--rows") from error
+    if out is None:
+        _measure_instruments(cases, quick, rounds, terminal)
+        return
+    with saved_folder(out, overwrite) as folder:
+        report = _measure_instruments(cases, quick, rounds, terminal)
+        write_text(folder / "instruments.json", report.to_json() + "\n")
+        write_text(folder / "instruments.csv", report.to_csv())
+    terminal.results_in(folder)
+
+
+def _measure_instruments(
+    cases: list[instruments.InstrumentCase], quick: bool, rounds: int | None, terminal: Terminal
+) -> instruments.InstrumentReport:
+    with terminal.progress("bench instruments", len(cases)) as show:
+        tell = lambda index, _, name: show(index, name)
+        report = instruments.run_instruments(cases, quick=quick, rounds=rounds, progress=tell)
+        show(len(cases), "")
+    _say_machine(report.machine, terminal)
+    title = "Medians over paired rounds, and their ratios to what they are held against"
+    terminal.table(title, INSTRUMENT_COLUMNS, [_instrument_cells(row) for row in report.rows], words=2)
+    return report
+
+
+def _instrument_cells(row: InstrumentRow) -> list[str]:
+    goal = "" if row.met is None else f"{short(row.at_most)} {'met' if row.met else 'missed'}"
+    against = f"{row.against}: {quantity(row.other, row.unit)}"
+    return [row.name, row.what, quantity(row.value, row.unit), against, _spread(row.ratio), row.stated, goal]
 
 
 def sweep_request(*, lanes: str | None, steps: int | None, quick: bool, **names: str) -> sweep_speed.Request:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 from gradlab.cli.terminal import Terminal
+from gradlab.experiments.registry import EXPERIMENTS
 from gradlab.optimizers import REGISTRY
 from gradlab.schedules import SCHEDULES
 from gradlab.tasks.catalogue import TASKS
@@ -14,6 +15,7 @@ REGISTRIES: dict[str, Mapping[str, Callable]] = {
     "schedules": SCHEDULES,
     "tasks": TASKS,
     "transforms": TRANSFORMS,
+    "experiments": {name: one.run for name, one in EXPERIMENTS.items()},
 }
 
 

@@ -83,7 +83,7 @@ def _specs(tx: optax.GradientTransformation, param_specs: Tree, params: Tree, de
         ends = (path[start:] for start in range(len(path) + 1))
         owner = next((end for end in ends if end in known), None)
         if owner is None:
-            return default
+            return jax.tree.map(lambda _: default, leaf)
         if is_kept(leaf):
             return jax.tree.map(lambda part: _spec_of_part(part.shape, *known[owner], default), leaf)
         return _spec_for_shape(leaf.shape, *known[owner], default)

@@ -77,7 +77,7 @@ class Cliffs(NamedTuple):
 
 
 def compare(max_norm: float = 0.2, learning_rate: float = 1.0, steps: int = 300) -> Cliffs:
-    """Both descents from (6.5, -2.5)."""
+    """Gradient descent from (6.5, -2.5), above the cliff, with its gradient clipped and not."""
     check.positive(max_norm=max_norm, learning_rate=learning_rate)
     check.in_range("steps", steps, 1)
     clipped, plain = (recurrent_cliff(norm, learning_rate, steps) for norm in (max_norm, None))

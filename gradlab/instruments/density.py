@@ -21,6 +21,7 @@ from gradlab.core.curvature import ravel, unravel
 from gradlab.core.decompositions import eigh
 from gradlab.core.krylov import lanczos
 from gradlab.core.numerics import finite_or_nan
+from gradlab.instruments.chunks import mapped
 from gradlab.instruments.estimate import Estimate, mean_of
 from gradlab.instruments.operators import Operator, like_vector
 
@@ -94,7 +95,7 @@ def slq(op: Operator, key: jax.Array, probes: int = 10, m: int = 80, chunk: int 
 def _slq(op: Operator, key: jax.Array, probes: int, m: int, chunk: int) -> Quadrature:
     like = ravel(op.like)
     vectors = lambda key: jax.random.rademacher(key, like.shape, like.dtype)
-    return jax.lax.map(lambda key: _quadrature(op, vectors(key), m), jax.random.split(key, probes), batch_size=chunk)
+    return mapped(lambda key: _quadrature(op, vectors(key), m), jax.random.split(key, probes), chunk)
 
 
 def density(found: Quadrature, grid: jax.Array, sigma: Any = None) -> Estimate:

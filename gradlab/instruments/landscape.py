@@ -22,6 +22,7 @@ from gradlab.core.decompositions import eigh
 from gradlab.core.norms import global_norm
 from gradlab.core.numerics import finite_or_nan
 from gradlab.instruments.arguments import real_params, require_outputs
+from gradlab.instruments.chunks import mapped
 from gradlab.instruments.directions import direction_count
 
 Tree = Any
@@ -184,7 +185,7 @@ def _mapped(function: Callable, items: Tree, batch_size: int | None) -> jax.Arra
     if batch_size is None:
         return jax.vmap(function)(items)
     check.in_range("batch_size", batch_size, 1)
-    return jax.lax.map(function, items, batch_size=batch_size)
+    return mapped(function, items, batch_size)
 
 
 def _at(params: Tree, directions: Tree, place: jax.Array) -> Tree:

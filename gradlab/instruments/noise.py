@@ -25,6 +25,7 @@ from gradlab.core.across import at_least_float32, vdot
 from gradlab.core.curvature import cast_like, hessian_map, widen
 from gradlab.core.leafwise import convert
 from gradlab.instruments.arguments import real_params, require_outputs
+from gradlab.instruments.chunks import mapped
 from gradlab.instruments.estimate import Estimate
 
 Tree = Any
@@ -90,7 +91,7 @@ def noise(losses: Callable, params: Tree, batch: Any, *, learning_rate: Any = 1.
         apart = jax.tree.map(jnp.subtract, grad, mean)
         return _by_leaf(apart, apart), _by_leaf(apart, mean)
 
-    squares, projections = jax.lax.map(deviation, batch, batch_size=min(chunk, size))
+    squares, projections = mapped(deviation, batch, min(chunk, size))
     mean_squares = _by_leaf(mean, mean)
     leaves, leaves_left = _split(squares, projections, mean_squares)
     whole = squares.sum(1), projections.sum(1), mean_squares.sum()

@@ -18,6 +18,7 @@ from gradlab.core import check
 from gradlab.core.across import vdot
 from gradlab.core.curvature import ravel, unravel
 from gradlab.core.decompositions import qr
+from gradlab.instruments.chunks import mapped
 from gradlab.instruments.estimate import Estimate, mean_of
 from gradlab.instruments.operators import Operator
 from gradlab.instruments.running import observe, running, standard_error
@@ -56,7 +57,7 @@ def trace(
 
 
 def _products(op: Operator, vectors: jax.Array, chunk: int) -> jax.Array:
-    return jax.lax.map(lambda v: ravel(op(unravel(v, op.like))), vectors, batch_size=min(chunk, len(vectors)))
+    return mapped(lambda v: ravel(op(unravel(v, op.like))), vectors, min(chunk, len(vectors)))
 
 
 @partial(jax.jit, static_argnames=("products", "probe", "chunk"))
@@ -67,7 +68,7 @@ def _hutchinson(op: Operator, key: jax.Array, products: int, probe: str, chunk: 
         z = unravel(PROBES[probe](key, like.shape, like.dtype), op.like)
         return vdot(z, op(z))
 
-    return mean_of(jax.lax.map(one, jax.random.split(key, products), batch_size=min(chunk, products)))
+    return mean_of(mapped(one, jax.random.split(key, products), min(chunk, products)))
 
 
 @partial(jax.jit, static_argnames=("products", "probe", "chunk"))

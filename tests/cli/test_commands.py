@@ -12,6 +12,7 @@ import pytest
 import gradlab
 from gradlab.bench.sweep_problem import PROBLEMS, Problem
 from gradlab.bench.sweep_speed import PARTS, RIVALS
+from gradlab.experiments.registry import EXPERIMENTS
 from gradlab.tasks import TASKS
 from gradlab.tasks.catalogue import digits_mlp
 
@@ -20,11 +21,13 @@ REGISTRIES = {
     "schedules": gradlab.SCHEDULES,
     "tasks": TASKS,
     "transforms": gradlab.TRANSFORMS,
+    "experiments": EXPERIMENTS,
 }
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["sweep"], ["list"], ["bench"], ["bench", "speed"], ["bench", "sweep"]]
+    "command",
+    [[], ["run"], ["sweep"], ["list"], ["bench"], ["bench", "speed"], ["bench", "sweep"], ["bench", "instruments"]],
 )
 def test_help_is_enough_to_start(gradlab_command, command):
     result = gradlab_command(*command, "--help")

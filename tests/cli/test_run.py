@@ -123,8 +123,11 @@ def test_a_race_runs_all_and_says_which_diverged(folder, gradlab_command):
         "resolved.json",
         "trajectories.png",
     }
+    played = json.loads((out / "race.html").read_text().partition('id="data">')[2].partition("</script>")[0])
     with np.load(out / "curves.npz") as arrays:
         assert len(arrays["slow/loss"]) == 10
+        np.testing.assert_allclose(played["paths"][0]["heights"], arrays["slow/loss"], rtol=1e-4)
+        np.testing.assert_allclose(played["paths"][0]["points"], arrays["slow/trajectory"], rtol=1e-4)
         assert not np.isfinite(arrays["wild/loss"][-1])
     facts = json.loads((out / "resolved.json").read_text())["runs"]
     assert facts["slow"]["ended"] == "steps" and facts["wild"]["ended"] == "diverged"

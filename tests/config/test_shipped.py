@@ -12,6 +12,7 @@ from gradlab.sweeps.run import run_setup
 
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
 SMALL_CHARS = "task={name: chars, max_characters: 3000, context: 8, width: 8, heads: 2, layers: 1}"
+ONE_ENTRANT = "contest={SGD: {optimizer: {name: sgd, learning_rate: 0.1}, space: {optimizer.learning_rate: [0.1]}}}"
 SMALLER = {
     "chars_contest": [SMALL_CHARS, "train.batch_size=4", "tuning.trials=1", "tuning.fresh_seeds=1"],
     "chars_run": [SMALL_CHARS, "train.batch_size=4"],
@@ -19,6 +20,8 @@ SMALLER = {
     "digits_halving": ["train.epochs=null", "sweep.trials=2", "sweep.seeds=2", "sweep.scheduler=all"],
     "digits_run": ["train.epochs=null"],
     "digits_sweep": ["train.epochs=null", "sweep.trials=2", "sweep.seeds=2"],
+    "optimizers_contest": [ONE_ENTRANT, "tuning={trials: 1, fresh_seeds: 1}"],
+    "schedules_contest": [ONE_ENTRANT, "tuning={trials: 1, fresh_seeds: 1}"],
     "surface_race": [],
 }
 

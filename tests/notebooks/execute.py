@@ -19,7 +19,8 @@ def execute(source: Path) -> nbformat.NotebookNode:
     notebook = jupytext.read(source)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(STRICT))
     where = {"metadata": {"path": str(source.parent)}}
-    nbclient.NotebookClient(notebook, timeout=CELL_SECONDS, record_timing=False, resources=where).execute()
+    options = {"timeout": CELL_SECONDS, "record_timing": False, "coalesce_streams": True, "resources": where}
+    nbclient.NotebookClient(notebook, **options).execute()
     del notebook.cells[0]
     return notebook
 

@@ -56,6 +56,12 @@ def test_only_the_nearest_cell_that_prints_numbers_counts():
     assert "prints nothing" in next(unprinted([v4.new_markdown_cell("**3**")]))
 
 
+def test_what_varies_can_not_be_stated():
+    seconds = v4.new_code_cell("", metadata={"tags": ["varies"]}, outputs=[v4.new_output("stream", text="4 s")])
+    assert not list(unprinted([*cells(("3", "first")), seconds, v4.new_markdown_cell("**3**")]))
+    assert list(unprinted([*cells(("3", "first")), seconds, v4.new_markdown_cell("**4**")]))
+
+
 def test_what_stands_for_a_picture_prints_nothing():
     picture = v4.new_output("display_data", data={"text/plain": "<Figure size 7 with 3 Axes>", "image/png": ""})
     assert list(unprinted([v4.new_code_cell("", outputs=[picture]), v4.new_markdown_cell("**7**")]))

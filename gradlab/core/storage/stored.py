@@ -4,7 +4,8 @@
     updates, state = inner update(gradients, state)
     stored state = encoded(state)
 
-The rule never knows.  Hyperparameters, schedules and lanes are those of the inner transform.
+The rule never knows; what it computes of a new moment, it computes of the moment as it is stored.  Hyperparameters,
+schedules and lanes are those of the inner transform.
 """
 
 import functools
@@ -19,6 +20,7 @@ import optax
 from gradlab.core import check
 from gradlab.core.rule import static
 from gradlab.core.storage.codecs import Codec, Storage, codec, decoded, encoded, is_kept
+from gradlab.core.storage.reading import run_storing
 from gradlab.core.storage.slots import MOMENTS, is_non_negative, is_storable, map_slots, slots
 from gradlab.core.transform import Transform, transform
 
@@ -80,8 +82,9 @@ def _store_init(params, *, inner, storage, seed=None):
     state = inner(params)
     if isinstance(storage, Mapping):
         _check_names(storage, state)
-    key = None if seed is None else jax.random.PRNGKey(jnp.asarray(seed).astype(jnp.int32))
-    return _stored(key, state, storage)
+    key, seeds = _seeds(None if seed is None else jax.random.PRNGKey(jnp.asarray(seed).astype(jnp.int32)))
+    encode = lambda how, x: how(x) if callable(how) else x
+    return StoredState(key, jax.tree.map(encode, _planned(state, storage, seeds), state))
 
 
 def _check_names(storage: Mapping[str, Any], state: Tree) -> None:
@@ -96,25 +99,30 @@ def _known(name: str, known: Mapping[str, Any]) -> str:
 
 
 def _store_update(grads, state, params=None, *, inner, storage, **extra):
-    updates, inner_state = inner(grads, _read(state.inner_state, storage), params, **extra)
-    return updates, _stored(state.rng_key, inner_state, storage)
+    step = lambda grads, inner_state, params: inner(grads, inner_state, params, **extra)
+    operands = (grads, _read(state.inner_state, storage), params)
+    key, seeds = _seeds(state.rng_key)
+    plan = lambda results: (results[0], _planned(results[1], storage, seeds))
+    updates, inner_state = run_storing(step, operands, plan)
+    return updates, StoredState(key, inner_state)
 
 
-def _stored(key: Any, state: Tree, storage: Storage) -> StoredState:
-    """The state with its slots encoded, each leaf's rounding drawn from one number of its own."""
+def _seeds(key: Any) -> tuple[Any, Any]:
+    """The key of the next step, and one for this one; None where nothing is by chance."""
+    return (None, None) if key is None else tuple(jax.random.split(key))
+
+
+def _planned(state: Tree, storage: Storage, key: Any) -> Tree:
+    """The state with, in the place of each array of a slot, the function that encodes it."""
     chosen = _by_slot(storage)
-    count = sum(len(leaves) for name, leaves in slots(state).items() if name in chosen and chosen[name].is_random)
-    seeds = iter(())
-    if key is not None:
-        key, now = jax.random.split(key)
-        seeds = iter(jax.random.bits(now, (count,), jnp.uint32)) if count else seeds
+    count = sum(len(leaves) for name, leaves in slots(state).items() if name in chosen)
+    seeds = iter([jnp.uint32(0)] * count if key is None else jax.random.bits(key, (count,), jnp.uint32))
 
-    def encode(owner, name, value):
-        how, non_negative = chosen[name], is_non_negative(owner, name)
-        on_leaf = lambda leaf: encoded(how, leaf, next(seeds, jnp.uint32(0)), non_negative=non_negative)
-        return jax.tree.map(lambda leaf: on_leaf(leaf) if is_storable(leaf) else leaf, value)
+    def of_slot(owner, name, value):
+        how = functools.partial(encoded, chosen[name], non_negative=is_non_negative(owner, name))
+        return jax.tree.map(lambda x: functools.partial(how, seed=next(seeds)) if is_storable(x) else x, value)
 
-    return StoredState(key, map_slots(encode, state, chosen))
+    return map_slots(of_slot, state, chosen)
 
 
 def _read(state: Tree, storage: Storage) -> Tree:
