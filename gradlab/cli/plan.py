@@ -41,7 +41,7 @@ def show_plan(
 def _optimizer(name: str, storage: str | None) -> Transform:
     """Made with some learning rate, on which nothing depends; embeddings are left to AdamW."""
     check.one_of("optimizer", name, REGISTRY)
-    given = {"learning_rate": 1e-3, "storage": storage, "muon_weight_dimension_numbers": flax_matrices}
+    given = {"learning_rate": 1e-3, "storage": storage, "muon_weight_dimension_numbers": flax_matrices()}
     takes = inspect.signature(REGISTRY[name]).parameters
     return REGISTRY[name](**{key: value for key, value in given.items() if key in takes})
 

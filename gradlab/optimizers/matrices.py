@@ -83,11 +83,20 @@ def flax_matrices(*fallback: str) -> Any:
     Args:
       *fallback: regular expressions; ``'head', 'logits', 'classifier', 'unembed'`` if none is given.
 
+    Raises:
+      TypeError: what is given is no string.
+
     >>> params = {name: {'kernel': jnp.ones((4, 4))} for name in ('Dense_0', 'Dense_1')}
     >>> layout = flax_matrices()(params | {'Embed_0': {'embedding': jnp.ones((9, 4))}})
     >>> layout['Dense_0']['kernel'], layout['Dense_1']['kernel'], layout['Embed_0']['embedding']
     (MuonDimensionNumbers(reduction_axis=(0,), output_axis=-1), None, None)
     """
+    for pattern in fallback:
+        if not isinstance(pattern, str):
+            raise TypeError(
+                f"flax_matrices takes patterns and makes a layout, but got {type(pattern).__name__}: pass "
+                "flax_matrices() as the layout, not flax_matrices"
+            )
     return _FlaxMatrices(fallback or HEADS)
 
 

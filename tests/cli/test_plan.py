@@ -38,7 +38,7 @@ def test_zero_keeps_parameters_whole_and_copies_reduce_their_shards():
 
 
 def test_muon_gathers_its_matrices_and_counts_its_iterations():
-    found = plan(gradlab.muon(1e-3, muon_weight_dimension_numbers=gradlab.flax_matrices), 1e9, 8)
+    found = plan(gradlab.muon(1e-3, muon_weight_dimension_numbers=gradlab.flax_matrices()), 1e9, 8)
     shapes, layers, width = transformer_shapes(1e9)
     matrices = sum(leaf.size for leaf in jax.tree.leaves(shapes) if len(leaf.shape) == 2) - 65_536 * width
     assert found.sent_for_matrices == pytest.approx(2 * 7 / 8 * 2 * matrices)

@@ -272,3 +272,8 @@ def test_a_layout_that_does_not_fit_names_the_parameter():
     tx = gradlab.muon(RATE, muon_weight_dimension_numbers=MuonDimensionNumbers(0, 2))
     with pytest.raises(ValueError, match="'dense/kernel' has 2 axes"):
         tx.update(params, tx.init(params), params)
+
+
+def test_the_factory_of_layouts_is_no_layout():
+    with pytest.raises(TypeError, match=r"pass flax_matrices\(\) as the layout, not flax_matrices"):
+        gradlab.muon(0.02, muon_weight_dimension_numbers=gradlab.flax_matrices).init({"w": jnp.ones((2, 2))})
