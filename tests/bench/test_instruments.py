@@ -99,6 +99,7 @@ def test_patterns_choose_rows_in_their_order():
 def test_products_are_counted_up_to_the_first_within_a_hundredth():
     assert first_within([5.0, 9.91, 10.0], 10.0) == 2
     assert first_within([5.0, -10.0, 10.2], 10.0) == 3
+    assert first_within([11.0, 10.05], 10.0) == 2
     assert first_within([-9.95, -10.0], -10.0) == 1
 
 

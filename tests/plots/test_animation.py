@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
 from gradlab.plots import PALETTE
-from gradlab.plots.animation import race_gif, race_steps
+from gradlab.plots.animation import _draw, race_gif, race_steps
 from gradlab.plots.surface import MARK, ground_png
 
 X, Y = np.linspace(-2, 2, 21), np.linspace(-1, 1, 11)
@@ -67,6 +68,19 @@ def test_the_colours_of_lines_and_marks_survive_the_palette(frames):
     assert all(len(pixels(frames[4][0], color)) > 20 for color in (*PALETTE[:3], MARK))
 
 
+def test_a_frame_has_the_paths_up_to_its_step():
+    ax = Figure().subplots()
+    ax.plot([0, 1], [0, 1])  # of the frame before
+    _draw(ax, {"slow": PATHS["slow"], "lost": np.array(PATHS["lost"][:2])}, tail=4, last=6, title="bowl")
+    done, tail, square, lost, lost_square = ax.lines
+    np.testing.assert_array_equal(done.get_xydata(), PATHS["slow"][:7])
+    np.testing.assert_array_equal(tail.get_xydata(), PATHS["slow"][4:7])
+    np.testing.assert_array_equal(square.get_xydata(), PATHS["slow"][6:7])
+    np.testing.assert_array_equal(lost.get_xydata(), PATHS["lost"][:2])
+    np.testing.assert_array_equal(lost_square.get_xydata(), PATHS["lost"][1:2])
+    assert ax.get_title() == "bowl, step 6"
+
+
 def test_frames_are_closer_together_at_the_beginning():
     steps = race_steps(1000, 50)
     assert steps[0] == 0 and steps[-1] == 999 and (np.diff(steps) > 0).all()
@@ -91,3 +105,4 @@ def test_the_ground_fills_its_picture(tmp_path):
         picture = np.asarray(image.convert("RGB")).astype(int)
     middle, corners = picture[45, 60], picture[[1, 1, -2, -2], [1, -2, 1, -2]]
     assert (corners.sum(-1) > middle.sum()).all() and np.ptp(corners, axis=0).max() < 12
+    assert (corners[:, 2] < 240).all()  # yellow, not a white margin

@@ -100,6 +100,13 @@ def color_at(page, x, y):
     )
 
 
+def test_the_axes_point_right_and_up(page):
+    ends = page.js("return [toX(-2), toX(2), toY(1), toY(-1), MARGIN.left, MARGIN.top, width, height]")
+    left, right, top, bottom, margin, above, width, height = ends
+    assert (left, right, top, bottom) == (margin, margin + width, above, above + height)
+    assert page.js("return ticks(-2, 2)") == [-2, -1, 0, 1, 2] and page.js("return ticks(0, 0.3).length") == 7
+
+
 def test_the_slider_moves_squares_and_standing(page):
     move(page, 0)
     assert page.find("#step").text == "0 of 40"

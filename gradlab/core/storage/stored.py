@@ -19,9 +19,9 @@ import optax
 
 from gradlab.core import check
 from gradlab.core.rule import static
-from gradlab.core.storage.codecs import Codec, Storage, codec, decoded, encoded, is_kept
+from gradlab.core.storage.codecs import Codec, Factored, Storage, codec, decoded, encoded, is_kept
 from gradlab.core.storage.reading import run_storing
-from gradlab.core.storage.slots import MOMENTS, is_non_negative, is_storable, map_slots, slots
+from gradlab.core.storage.slots import MOMENTS, NON_NEGATIVE, is_non_negative, is_storable, map_slots, slots
 from gradlab.core.transform import Transform, transform
 
 Tree = Any
@@ -44,7 +44,7 @@ def store(inner: optax.GradientTransformation, storage: Storage, *, seed: Any = 
     ``'bfloat16'``             2       rounded to the nearest: an average with decay 0.999 stands still
     ``'bfloat16_stochastic'``  2       rounded by chance, right on average
     ``'bfloat16_residual'``    3       and 8 more bits of the mantissa, the last of them rounded by chance
-    ``'int8'``                 1.125   blocks of 32 that share a scale; arrays of less than 4096 numbers stay float32
+    ``'int8'``                 1.03    blocks of 32 that share an exponent; arrays below 4096 numbers stay float32
     ``'factored'``             0       row and column means of what is never negative, the others stay float32
     =========================  ======  ==============================================================================
 
@@ -119,6 +119,11 @@ def _planned(state: Tree, storage: Storage, key: Any) -> Tree:
     seeds = iter([jnp.uint32(0)] * count if key is None else jax.random.bits(key, (count,), jnp.uint32))
 
     def of_slot(owner, name, value):
+        if isinstance(storage, Mapping) and isinstance(chosen[name], Factored) and not is_non_negative(owner, name):
+            raise ValueError(
+                f"`storage` asks to factor '{name}', which takes both signs, so that means of its rows and columns do "
+                f"not describe it; factor what is an average of squares ({', '.join(sorted(NON_NEGATIVE))})"
+            )
         how = functools.partial(encoded, chosen[name], non_negative=is_non_negative(owner, name))
         return jax.tree.map(lambda x: functools.partial(how, seed=next(seeds)) if is_storable(x) else x, value)
 
