@@ -127,7 +127,7 @@ ax.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# Three remarks where the texts go astray:
+# Some remarks where the texts go astray:
 #
 # * **Bias correction is no ornament.** Adam is sometimes written without it. Then the first step is $(1 - \beta_1) /
 #   \sqrt{1 - \beta_2}$ = **3.16** learning rates long, and it gets worse before it gets better: step **12** is
@@ -137,7 +137,10 @@ plt.show()
 #   so the steeper axis gets the *smaller multiple* of its gradient, and on constant gradients all axes get the same
 #   step.
 # * RMSProp's average is `cache = decay * cache + (1 - decay) * g**2`. One text writes `cache += decay * cache + ...`.
-#   The slip is not small: the cache then *doubles* at each step, and the learning rate dies.
+#   The slip is not small: the cache then nearly *doubles* at each step, and the learning rate dies.
+# * Adam's averages are one of $g$ and one of $g^2$, and the step is $\hat m / (\sqrt{\hat v} + \epsilon)$. One text
+#   sets $m \leftarrow \beta_1 m - \alpha \hat v$, in which a gradient and its square are added: their units clash,
+#   and $m$ is always pushed below zero. Another prints `np.sqrt(v)) + le-7`: read `/ (np.sqrt(v) + 1e-7)`.
 
 # %%
 cache = 0.0
@@ -267,9 +270,9 @@ plt.show()
 # %% [markdown]
 # Gradient descent and momentum do not notice the turn: they end at **10.9** and **0.3** in both. AdaGrad and Adam do:
 # along the axes each coordinate is a problem of its own, and the condition number has no meaning for them; turned, it
-# is back, and they end at **6.0** and **0.7**, no better than the others. **A rate for every parameter is a diagonal
-# matrix, and helps as far as the curvature is diagonal.** The root of averaged squares is not "an approximation of the
-# second derivative", as some texts have it. Methods for whole matrices (Shampoo, SOAP, Muon in notebook 8) start here.
+# is back, and they end at **6.0** and **0.7**, where those two are. **A rate for every parameter is a diagonal matrix,
+# and helps as far as the curvature is diagonal.** The root of averaged squares is not "an approximation of the second
+# derivative", as some texts have it. Methods for whole matrices (Shampoo, SOAP, Muon in notebook 8) start here.
 #
 # Where it does help is in problems whose parameters differ in how *often* they matter. Words are like that: word
 # number $k$ has a frequency of about $1/k$. In the smallest such model, softmax regression with one input for each

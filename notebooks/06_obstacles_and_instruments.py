@@ -184,8 +184,8 @@ upper.figure
 
 # %% [markdown]
 # From the left the run is at **-2.4** after 60 steps and will be near $-\infty$ one day, at a loss of 0, while a loss
-# of $-1$ lies behind the hill. The separable data drive $w$ up like $\log t$: it gains **2.2** from step 100 to 1000.
-# No instrument that looks at one point sees any of this; the remedy is a good start, not a better step.
+# of $-1$ lies behind the hill. The separable data drive $w$ up like $\log t$: from **4.6** at step 100 to **6.9** at
+# step 1000. No instrument that looks at one point sees any of this; the remedy is a good start, not a better step.
 #
 # ## Cliffs, and clipping
 #
@@ -397,5 +397,5 @@ print(f"orders of the units: 10 to the power {instruments.log10_orders(other, sp
 # | loss bounces | `step_probe`, `extreme`: sharpness and $2 / \eta$ | edge of stability: a lower rate |
 # | loss stalls, gradient long | gradient norm, noise (notebook 3) | not a critical point: noise, or conditioning |
 # | loss stalls, gradient short | `classify`, `backprop_profile` | saddle, plain, vanishing gradient |
-# | one enormous step | `health`, `longest_step` | a cliff: clip |
+# | one enormous step | `health`: sizes of the steps | a cliff: clip |
 # | training better, validation worse | both curves | stop in time |

@@ -1,11 +1,16 @@
 """The plan of a step: against the arithmetic by hand, and against what devices hold."""
 
+import pathlib
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gradlab
+from gradlab.cli.plan import _optimizer
+from gradlab.cli.terminal import amount_of_bytes
 from gradlab.training.plan import plan, transformer_shapes
 
 
@@ -89,3 +94,21 @@ def test_the_command_prints_a_column_for_each_optimizer(gradlab_command):
     assert "adamw, int8" in done.output and "muon, int8" in done.output and "held in all" in done.output
     done = gradlab_command("plan", "--params", "1e9", "--devices", "8", "--optimizer", "adma")
     assert done.exit_code == 2 and "unknown optimizer 'adma'" in done.output
+
+
+def rows_of_the_page():
+    page = pathlib.Path(gradlab.__file__).parent / "docs" / "scale.md"
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in page.read_text().splitlines()
+            if re.match(r"\| \d+e\d+ \|", line)]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", rows_of_the_page(), ids=lambda row: " ".join(row[:3]))
+def test_the_page_states_what_is_planned(row):
+    name, _, storage = row[2].replace("`", "").partition(", ")
+    found = plan(_optimizer(name, storage or None), float(row[0]), int(row[1]))
+    planned = (
+        f"{found.bytes_per_parameter:.2f}",
+        *map(amount_of_bytes, (found.held_bytes, found.sent_bytes, found.sent_for_matrices)),
+        f"{found.matrix_flops / found.model_flops:.2%}",
+    )
+    assert row[3:] == planned
