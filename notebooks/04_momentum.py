@@ -112,7 +112,6 @@ result = gradlab.sweep(
     eval_every=60,
 )
 ax = plots.heat_map(result, "learning_rate", "momentum")
-ax.collections[0].set_clim(vmax=50)  # the loss at the start: worse ones look alike
 ax.plot(4 / (1 + root) ** 2, 1 - ((root - 1) / (root + 1)) ** 2, "*", ms=15, mfc="white", mec="black")
 ax.figure
 

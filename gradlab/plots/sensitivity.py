@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.tri import LinearTriInterpolator, TriAnalyzer, Triangulation
 
-from gradlab.plots.scales import CROSS, Scale, cell_borders, color_norm, outcomes_of, scale_of
+from gradlab.plots.scales import CROSS, Scale, before_training, cell_borders, color_norm, outcomes_of, scale_of
 from gradlab.plots.style import (
     COLORMAP,
     CONTEXT,
@@ -131,7 +131,8 @@ def heat_map(
 ) -> Axes:
     """The final metric over two hyperparameters: cells for a grid, contours with the trials as points otherwise.
 
-    Where several trials share a cell, it shows the best of them.  Trials of which a seed diverged are crosses.
+    Where several trials share a cell, it shows the best of them.  Trials of which a seed diverged are crosses.  Colours
+    end at the loss before training: what ended above it was no use.
 
     Args:
       result: a sweep.
@@ -151,14 +152,18 @@ def heat_map(
     score = np.where(completed, summary["mean"].to_numpy(), np.nan)
     ax = axes_or_new(ax, width=6.4, height=4.8)
     cells = len(np.unique(across.values)) * len(np.unique(up.values))
-    style = {"cmap": COLORMAP if mode == "max" else f"{COLORMAP}_r", "norm": color_norm(score, mode)}
+    start = before_training(result, metric, mode) if mode == "min" else np.nan
+    useful = score[~(score > start)]
+    norm = color_norm(useful if np.isfinite(useful).any() else score, mode)
+    style = {"cmap": COLORMAP if mode == "max" else f"{COLORMAP}_r", "norm": norm}
     shown = (
         _cells(ax, across, up, score, mode, style) if cells <= len(score) else _contours(ax, across, up, score, style)
     )
     ax.plot(across.values[~completed], up.values[~completed], **CROSS, label=f"diverged: {(~completed).sum()}")
     across.label_axis(ax, "x")
     up.label_axis(ax, "y")
-    bar = ax.figure.colorbar(shown, ax=ax, label=f"final {readable(metric)}")
+    beyond = np.nanmax(score, initial=norm.vmin) > norm.vmax
+    bar = ax.figure.colorbar(shown, ax=ax, label=f"final {readable(metric)}", extend="max" if beyond else "neither")
     bar.outline.set_visible(False)
     ax.set_title(f"{len(score)} trials", loc="left")
     if not completed.all():

@@ -168,3 +168,20 @@ def test_a_sweep_of_equal_losses_is_drawn(tmp_path):
     result = swept(space, sobol(space, 8), np.ones(8))
     save_figure(heat_map(result, "a", "b"), tmp_path / "map.png")
     save_figure(sensitivity(result, "a"), tmp_path / "line.png")
+
+
+def test_colours_of_a_heat_map_end_at_the_loss_before_training():
+    space = Space({"a": {"choice": [1, 2]}, "b": {"choice": [1, 2]}})
+    losses = np.array([0.5, 1.0, 1e35, 4.0])
+    start = np.full((4, 1), 2.0)
+    result = swept(space, grid(space, 2), losses)
+    whole = SweepResult.from_lanes(
+        space, result.trials, [0], steps=10, loss=np.ones((4, 1, 1)), loss_step=[0],
+        metrics={"valid_loss": np.stack([start, losses[:, None]], -1)}, eval_step=[0, 10],
+        diverged_at=np.full((4, 1), -1), bucket=np.zeros(4, int), compile_seconds=[0.0], run_seconds=np.zeros(4),
+    )  # fmt: skip
+    ax = heat_map(whole, "a", "b")
+    (mesh,) = ax.collections
+    assert (mesh.norm.vmin, mesh.norm.vmax) == (0.5, 1.0)
+    assert mesh.colorbar.extend == "max"
+    assert heat_map(result, "a", "b").collections[0].norm.vmax == 1e35  # nothing is known of the start

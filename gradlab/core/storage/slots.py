@@ -64,10 +64,16 @@ def slots(state: Tree) -> dict[str, list[Any]]:
     >>> list(slots(gradlab.adam(1e-3).init(jnp.ones(2))))
     ['mu', 'nu']
     """
+    found = {name: [leaf for leaf in leaves if is_storable(leaf)] for name, leaves in fields(state).items()}
+    return {name: leaves for name, leaves in found.items() if leaves}
+
+
+def fields(state: Tree) -> dict[str, list[Any]]:
+    """The leaves in every named field of a state, those of the fields inside of it left out."""
     found: dict[str, list[Any]] = {}
     for name, leaves in _fields_of(state):
         found.setdefault(name, []).extend(leaves)
-    return {name: leaves for name, leaves in found.items() if leaves}
+    return found
 
 
 def _fields_of(state: Tree) -> Iterator[tuple[str, list[Any]]]:
@@ -75,5 +81,5 @@ def _fields_of(state: Tree) -> Iterator[tuple[str, list[Any]]]:
         if is_state(node):
             for name, value in zip(node._fields, node, strict=True):
                 inner = jax.tree.leaves(value, is_leaf=is_state)
-                yield name, [leaf for leaf in inner if is_storable(leaf)]
+                yield name, [leaf for leaf in inner if not is_state(leaf)]
                 yield from _fields_of([leaf for leaf in inner if is_state(leaf)])

@@ -21,7 +21,16 @@ from gradlab.core import check
 from gradlab.core.rule import static
 from gradlab.core.storage.codecs import Codec, Factored, Storage, codec, decoded, encoded, is_kept
 from gradlab.core.storage.reading import run_storing
-from gradlab.core.storage.slots import MOMENTS, NON_NEGATIVE, is_non_negative, is_storable, map_slots, slots
+from gradlab.core.storage.slots import (
+    MOMENTS,
+    NON_NEGATIVE,
+    fields,
+    is_non_negative,
+    is_state,
+    is_storable,
+    map_slots,
+    slots,
+)
 from gradlab.core.transform import Transform, transform
 
 Tree = Any
@@ -88,14 +97,19 @@ def _store_init(params, *, inner, storage, seed=None):
 
 
 def _check_names(storage: Mapping[str, Any], state: Tree) -> None:
-    known = slots(state)
+    if not jax.tree.leaves(state, is_leaf=is_state):
+        return  # a placeholder of a state
+    known = fields(state)
     for name in storage:
-        if name not in known and jax.tree.leaves(state):
-            raise ValueError(f"`storage` names '{name}', which this optimizer does not keep{_known(name, known)}")
+        if name not in known or (known[name] and not any(map(_may_be_real, known[name]))):
+            keeps = slots(state)
+            others = check.suggestion(name, keeps) if keeps else "; it keeps no arrays"
+            raise ValueError(f"`storage` names '{name}', which this optimizer does not keep{others}")
 
 
-def _known(name: str, known: Mapping[str, Any]) -> str:
-    return check.suggestion(name, known) if known else "; it keeps no arrays"
+def _may_be_real(leaf: Any) -> bool:
+    """Whether a leaf holds real or complex numbers, or stands for a parameter."""
+    return jnp.issubdtype(getattr(leaf, "dtype", float), jnp.inexact)
 
 
 def _store_update(grads, state, params=None, *, inner, storage, **extra):
