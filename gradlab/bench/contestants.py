@@ -1,7 +1,7 @@
 """AdamW, with and without clipping by the global norm, in gradlab, optax and torch: equal work on equal numbers."""
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +12,13 @@ import optax
 from gradlab.bench.machine import current_device
 from gradlab.bench.trees import Shapes, normal
 from gradlab.core.compose import chain
+from gradlab.core.transform import Transform
 from gradlab.core.update import apply_updates
-from gradlab.optimizers.adam import adamw
+from gradlab.optimizers.adam import adamw, scale_by_adam
 from gradlab.transforms.clip import clip_by_global_norm
+from gradlab.transforms.decay import add_decayed_weights
+from gradlab.transforms.layout import flatten
+from gradlab.transforms.scaling import scale_by_learning_rate
 
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.1
@@ -56,6 +60,15 @@ LIBRARIES = {
     "gradlab": Library(adamw, clip_by_global_norm, chain, apply_updates, static_argnums=()),
     "optax": Library(optax.adamw, optax.clip_by_global_norm, optax.chain, optax.apply_updates, static_argnums=(0,)),
 }
+
+
+def flat_adamw(learning_rate: Any, weight_decay: Any) -> Transform:
+    """AdamW whose averages are one vector: few kernels for many small leaves."""
+    direction = flatten(scale_by_adam())
+    return chain(direction, add_decayed_weights(weight_decay), scale_by_learning_rate(learning_rate))
+
+
+FLAT = {"gradlab": LIBRARIES["gradlab"]._replace(adamw=flat_adamw), "optax": LIBRARIES["optax"]}
 
 
 class JaxTraining:
@@ -109,9 +122,11 @@ def torch_takes_part() -> bool:
     return current_device().platform == "cpu" and importlib.util.find_spec("torch") is not None
 
 
-def trainings(shapes: Shapes, clip: bool) -> dict[str, JaxTraining | TorchTraining]:
+def trainings(
+    shapes: Shapes, clip: bool, libraries: Mapping[str, Library] = LIBRARIES
+) -> dict[str, JaxTraining | TorchTraining]:
     """One training for each library, from equal parameters along equal gradients."""
     params, grads = normal(shapes, seed=0, scale=0.02), normal(shapes, seed=1)
     torch = {"torch": TorchTraining(params, grads, clip)} if torch_takes_part() else {}
     grads = jax.tree.map(jnp.asarray, grads)
-    return {**{name: JaxTraining(library, params, grads, clip) for name, library in LIBRARIES.items()}, **torch}
+    return {**{name: JaxTraining(library, params, grads, clip) for name, library in libraries.items()}, **torch}

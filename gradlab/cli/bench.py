@@ -19,7 +19,7 @@ TITLE = "Medians over paired rounds; a ratio below 1 favours gradlab"
 COLUMNS = ["row", "gradlab", "optax", "ratio (quartiles)", "goal"]
 SPEED_COLUMNS = ["contender", "", "lanes", "time", "compiling", "trials/min", "steps/s", "to gradlab", "goal"]
 SPEED_COLUMNS += ["| time", "steps/s", "to gradlab"]
-INSTRUMENT_COLUMNS = ["row", "what", "takes", "against", "ratio (quartiles)", "stated", "goal"]
+INSTRUMENT_COLUMNS = ["row", "against", "its value", "row's value", "ratio (quartiles)", "stated", "goal"]
 MEMORY_COLUMNS = ["task", "lanes", "predicted", "planned", "ratio", "measured", "ratio", "within 10 %"]
 
 
@@ -80,13 +80,15 @@ def _measure_instruments(
     _say_machine(report.machine, terminal)
     title = "Medians over paired rounds, and their ratios to what they are held against"
     terminal.table(title, INSTRUMENT_COLUMNS, [_instrument_cells(row) for row in report.rows], words=2)
+    for row in report.rows:
+        terminal.say(f"{row.name}: {row.what}")
     return report
 
 
 def _instrument_cells(row: InstrumentRow) -> list[str]:
     goal = "" if row.met is None else f"{short(row.at_most)} {'met' if row.met else 'missed'}"
-    against = f"{row.against}: {quantity(row.other, row.unit)}"
-    return [row.name, row.what, quantity(row.value, row.unit), against, _spread(row.ratio), row.stated, goal]
+    values = [quantity(value, row.unit) for value in (row.other, row.value)]
+    return [row.name, row.against, *values, _spread(row.ratio), row.stated, goal]
 
 
 def sweep_request(*, lanes: str | None, steps: int | None, quick: bool, **names: str) -> sweep_speed.Request:

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from gradlab.bench.contestants import LEARNING_RATE, MAX_NORM, WEIGHT_DECAY, trainings
+from gradlab.bench.contestants import FLAT, LEARNING_RATE, LIBRARIES, MAX_NORM, WEIGHT_DECAY, trainings
 from gradlab.bench.trees import normal
 
 SHAPES = {"kernel": (3, 4), "bias": (4,)}
@@ -73,3 +73,9 @@ def test_an_update_outside_of_jit_moves_nothing():
     before = jax.tree.map(np.asarray, training.params)
     training.update()
     chex.assert_trees_all_equal(training.params, before)
+
+
+def test_one_vector_of_averages_makes_the_steps_of_the_tree():
+    flat, plain = (trainings(SHAPES, False, libraries)["gradlab"] for libraries in (FLAT, LIBRARIES))
+    for _ in range(3):
+        chex.assert_trees_all_close(flat.step(), plain.step(), rtol=1e-6)

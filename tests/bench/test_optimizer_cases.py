@@ -28,7 +28,9 @@ def test_every_tree_has_its_rows_and_eager_ones_only_where_leaves_are_small():
     kinds = {"traces", "trace-first", "trace-again", "compile", "step", "step-bytes", "step-kernels"}
     kinds |= {"clip-step", "clip-step-bytes", "clip-step-kernels"}
     expected = {f"{kind}/{tree}" for kind in kinds for tree in TREES}
-    assert set(names) == expected | {"eager/width-64", "eager/580-leaves", "import"}
+    assert set(names) == expected | {
+        f"{kind}/{tree}" for kind in ("eager", "flat-step") for tree in ("width-64", "580-leaves")
+    } | {"import"}
 
 
 def test_every_goal_belongs_to_rows():
