@@ -75,18 +75,19 @@ def run_instruments(
 
     Args:
       cases: from `select`.
-      rounds: rounds of each row; 15 by default, 3 if ``quick``.  Rows that take long have fewer, counts of bytes one.
+      rounds: rounds of each row; 15 by default, 3 if ``quick``.  Rows that take long have fewer, one if ``quick``.
       quick: few rounds.
       progress: called with the index of a row, the number of rows and the row's name, before it is measured.
 
     Raises:
       ValueError: less than one round.
     """
+    once = quick and rounds is None
     rounds = (QUICK_ROUNDS if quick else ROUNDS) if rounds is None else rounds
     check.in_range("rounds", rounds, 1)
     facts, rows = machine_facts(), []
     for index, case in enumerate(cases):
         if progress is not None:
             progress(index, len(cases), case.name)
-        rows.append(measured(case, rounds))
+        rows.append(measured(case, 1 if once and case.most_rounds else rounds))
     return InstrumentReport(facts, rows)

@@ -60,7 +60,7 @@ def noise(losses: Callable, params: Tree, batch: Any, *, learning_rate: Any = 1.
     """Signal and noise of the gradient at ``params``.
 
     Cost: 2 G, one forward derivative, and the gradient of each example: 1 to 3 G together where arithmetic counts, some
-    10 G where memory does, as for a perceptron on a CPU.  Memory: what one gradient of the batch needs, and ``chunk``
+    15 G where memory does, as for a perceptron on a CPU.  Memory: what one gradient of the batch needs, and ``chunk``
     to ``2 chunk`` gradients.  Under `jax.jit` the function and ``chunk`` are static.  For a batch
     that repeats one example the noise is zero to rounding; an example with a NaN makes the entries NaN.
 

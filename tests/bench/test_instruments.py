@@ -81,7 +81,9 @@ def test_long_rows_have_fewer_rounds():
     run_instruments([case], rounds=7)
     run_instruments([case], rounds=1)
     run_instruments([InstrumentCase("a", "b", "c", case.measure)], quick=True)
-    assert asked == [2, 1, QUICK_ROUNDS]
+    run_instruments([case], quick=True)
+    run_instruments([case], quick=True, rounds=9)
+    assert asked == [2, 1, QUICK_ROUNDS, 1, 2]
     with pytest.raises(ValueError, match="`rounds` must be >= 1"):
         run_instruments([case], rounds=0)
 
