@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from gradlab.bench.device_cases import device_cases
 from gradlab.bench.machine import machine_facts
 from gradlab.bench.matrix_cases import matrix_cases
 from gradlab.bench.minimize_cases import minimize_cases
@@ -48,10 +49,12 @@ def cases(
     trees: Mapping[str, Shapes] = TREES,
     small: Shapes = WIDTH_64,
     make_sweep: Callable[[], Sweep] = digits_sweep,
+    platform: str = "cpu",
 ) -> list[Case]:
-    """All rows that can be measured, in the order of the table."""
+    """All rows that can be measured on a platform of jax, in the order of the table."""
     minimizing, sweeping = minimize_cases(), sweep_cases(make_sweep, quick=quick)
-    return optimizer_cases(trees) + minimizing + sweeping + registry_cases(small) + matrix_cases(trees, small)
+    of_one = optimizer_cases(trees) + minimizing + sweeping
+    return of_one + registry_cases(small) + matrix_cases(trees, small) + device_cases(platform)
 
 
 def run(
@@ -86,16 +89,27 @@ def run(
     """
     rounds = (QUICK_ROUNDS if quick else ROUNDS) if rounds is None else rounds
     check.in_range("rounds", rounds, 1)
-    selected = _select(
-        cases(quick=quick, trees=trees, small=small, make_sweep=make_sweep), [rows] if isinstance(rows, str) else rows
-    )
-    with jax.default_device(_first_device(device)):
+    first = _first_device(device)
+    platform = first.platform if first is not None else jax.default_backend()
+    known = cases(quick=quick, trees=trees, small=small, make_sweep=make_sweep, platform=platform)
+    selected = _select(known, [rows] if isinstance(rows, str) else rows)
+    with jax.default_device(first):
         facts, measured_rows = machine_facts(), []
         for index, case in enumerate(selected):
             if progress is not None:
                 progress(index, len(selected), case.name)
             measured_rows.append(measured(case, rounds))
     return Report(facts, measured_rows)
+
+
+def count_rows(patterns: Iterable[str], *, quick: bool, device: str | None) -> int:
+    """How many rows the patterns match.
+
+    Raises:
+      ValueError: as `run`.
+    """
+    first = _first_device(device)
+    return len(_select(cases(quick=quick, platform=first.platform if first else jax.default_backend()), patterns))
 
 
 def _first_device(platform: str | None) -> jax.Device | None:

@@ -322,6 +322,9 @@ def speed(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, and slow baselines estimated.")] = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each row; else 15, or 5 with --quick.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="PLATFORM", help="cpu, gpu or tpu; else jax's default.", show_default=False)
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for speed.json and speed.csv.")] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -333,11 +336,14 @@ def speed(
     gradlab bench speed --quick
 
     gradlab bench speed --rows 'traces/*' --rows import --out runs/speed
+
+    gradlab bench speed --device gpu --rows 'device-*'
     """
     with user_errors():
         from gradlab.cli.bench import bench_speed
 
-        bench_speed(rows or ["*"], quick=quick, rounds=rounds, out=out, overwrite=overwrite, terminal=Terminal(quiet))
+        files = {"out": out, "overwrite": overwrite}
+        bench_speed(rows or ["*"], quick=quick, rounds=rounds, device=device, terminal=Terminal(quiet), **files)
 
 
 @bench_app.command("sweep")

@@ -24,26 +24,35 @@ MEMORY_COLUMNS = ["task", "lanes", "predicted", "planned", "ratio", "measured", 
 
 
 def bench_speed(
-    patterns: Sequence[str], *, quick: bool, rounds: int | None, out: Path | None, overwrite: bool, terminal: Terminal
+    patterns: Sequence[str],
+    *,
+    quick: bool,
+    rounds: int | None,
+    device: str | None,
+    out: Path | None,
+    overwrite: bool,
+    terminal: Terminal,
 ) -> None:
     """What `gradlab bench speed` does."""
     try:
-        count = len(speed._select(speed.cases(quick=quick), patterns))
+        count = speed.count_rows(patterns, quick=quick, device=device)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--rows") from error
+        hint = "--device" if str(error).startswith("device=") else "--rows"
+        raise typer.BadParameter(str(error), param_hint=hint) from error
+    options = {"quick": quick, "rounds": rounds, "device": device}
     if out is None:
-        _measure(patterns, count, quick, rounds, terminal)
+        _measure(patterns, count, terminal, options)
         return
     with saved_folder(out, overwrite) as folder:
-        report = _measure(patterns, count, quick, rounds, terminal)
+        report = _measure(patterns, count, terminal, options)
         write_text(folder / "speed.json", report.to_json() + "\n")
         write_text(folder / "speed.csv", report.to_csv())
     terminal.say(f"results in {folder}: speed.csv, speed.json")
 
 
-def _measure(patterns: Sequence[str], count: int, quick: bool, rounds: int | None, terminal: Terminal) -> speed.Report:
+def _measure(patterns: Sequence[str], count: int, terminal: Terminal, options: Mapping[str, Any]) -> speed.Report:
     with terminal.progress("bench speed", count) as show:
-        report = speed.run(patterns, quick=quick, rounds=rounds, progress=lambda index, _, name: show(index, name))
+        report = speed.run(patterns, progress=lambda index, _, name: show(index, name), **options)
         show(count, "")
     _say_machine(report.machine, terminal)
     with_torch = any(row.torch_ratio is not None for row in report.rows)

@@ -84,6 +84,15 @@ def test_what_is_stored_as_never_negative_never_is(name):
     assert seen or name in ("adan", "sophia")
 
 
+def test_a_diagonal_of_the_hessian_may_be_negative():
+    params = jnp.ones(4, jnp.float32)
+    tx = gradlab.sophia(0.1, storage=INT8)
+    concave = lambda p: -jnp.sum(p**2)
+    _, state = tx.update(-2 * params, tx.init(params), params, value_fn=concave, value=concave(params))
+    (nu,) = (decoded(leaf) for leaf in slots(decoded_state(state))["nu"])
+    assert jnp.all(nu < 0)
+
+
 def test_lanes_equal_the_loop_and_round_by_their_own_seeds():
     make = lambda seed: gradlab.store(gradlab.adamw(0.01), INT8, seed=seed)
     lanes = gradlab.population(make, seed=np.array([0, 1, 0]))

@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradlab.core.storage.rounding import bits_of, float_of, offsets
 
@@ -63,7 +62,8 @@ def to_blocks(x: jax.Array, seed: jax.Array, *, non_negative: bool, block: int) 
     if non_negative:
         top, y = 255, jnp.sqrt(y)
     # The integer part of y * top + u with 15 bits of u: added to 2^23 a float has its integer part in its last bits.
-    fixed = jnp.minimum(bits_of(y * (top * 2.0**15) + 2.0**23) & 0x7FFFFF, np.uint32(top << 15))
+    # None is above top, as y is at most 1: scales are powers of two, so that dividing by them rounds nothing.
+    fixed = bits_of(y * (top * 2.0**15) + 2.0**23) & 0x7FFFFF
     codes = (fixed + offsets(seed, x.shape, 15)) >> 15
     # Last a choice between arrays: XLA computes those once, where it repeats a conversion for each of its readers, who
     # would then still read the old codes and not let the new ones be written over them.
