@@ -1,4 +1,4 @@
-"""The pages for users: their Python runs, their commands exist, their links lead somewhere, and every name is described."""
+"""The pages for users: their Python runs, commands and links exist, and every public name is described."""
 
 import importlib
 import inspect
@@ -35,9 +35,12 @@ def test_the_links_of_a_page_lead_somewhere(page):
     assert not missing
 
 
+COMMAND = r"gradlab ((?:run|sweep|contest|report|inspect|list|bench|plan) [^`\n|]*)"
+
+
 def commands():
     for page in PAGES:
-        for line in re.findall(r"gradlab ((?:run|sweep|contest|report|inspect|list|bench|plan) [^`\n|]*)", page.read_text()):
+        for line in re.findall(COMMAND, page.read_text()):
             yield pytest.param(line, id=f"{page.stem}: {line.strip()[:50]}")
 
 

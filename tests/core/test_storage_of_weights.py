@@ -24,8 +24,9 @@ def run(tx, params, grads, apply=gradlab.apply_updates):
 
 @pytest.mark.parametrize("apply", [gradlab.apply_updates, optax.apply_updates])
 def test_sixteen_bits_are_the_float32_run_itself(apply):
-    exact, _ = run(gradlab.adamw(1e-3), START.astype(jnp.float32), GRADS)
-    params, state = run(gradlab.with_residuals(gradlab.adamw(1e-3), bits=16), START, GRADS, apply)
+    exact, _ = run(gradlab.adamw(1e-3, weight_decay=10.0), START.astype(jnp.float32), GRADS)
+    decaying = gradlab.adamw(1e-3, weight_decay=10.0)  # it reads the parameters
+    params, state = run(gradlab.with_residuals(decaying, bits=16), START, GRADS, apply)
     assert params.dtype == jnp.bfloat16 and state.residual.dtype == jnp.int16 and state.rng_key is None
     np.testing.assert_allclose(gradlab.float32_params(state, params), exact, rtol=3e-7)
     np.testing.assert_array_equal(params, gradlab.float32_params(state, params).astype(jnp.bfloat16))

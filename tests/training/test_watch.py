@@ -127,9 +127,10 @@ def test_functions_of_the_user_take_part(task):
         return gradlab.current_hyperparams(sight.tx, sight.opt_state)["learning_rate"]
 
     tx = gradlab.sgd(gradlab.linear_schedule(1.0, 0.0, 8))
-    history = gradlab.fit(task, tx, instruments=[biggest, rate, Norms()], **RUN)
+    history = gradlab.fit(task, tx, instruments=[biggest, rate, Norms(), Stability(products=2)], **RUN)
     assert set(history.instruments) >= {"biggest/grad", "rate/value", "norms/ratio"}
     np.testing.assert_allclose(history.instruments["rate/value"], [1.0, 0.5])
+    np.testing.assert_allclose(history.instruments["stability/threshold"], [2.0, 4.0])  # of the step that is made
 
 
 @pytest.mark.parametrize("method", ["vmap", "map", "loop"])
