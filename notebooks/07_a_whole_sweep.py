@@ -105,12 +105,10 @@ entrants = {
 contest = gradlab.contest(task, entrants, reference="Adam", trials=7, seeds=2, fresh_seeds=8, **plan)
 
 finals = {name: one.final("valid_loss")[0] for name, one in contest.fresh.items()}
-for name, final in finals.items():
-    apart = final - finals["Adam"]
-    error = apart.std(ddof=1) / np.sqrt(len(apart))
-    rate = contest.tuned[name].best()["learning_rate"].iloc[0]
-    paired = "" if name == "Adam" else f"; minus Adam {apart.mean():+.3f} +- {error:.3f}"
-    print(f"{name:8s} rate {rate:.3f}: loss {final.mean():.3f}, spread over seeds {final.std(ddof=1):.3f}{paired}")
+for row in contest.table.itertuples():
+    paired = "" if row.optimizer == "Adam" else f"; minus Adam {row.difference:+.3f} +- {row.error:.3f}"
+    scores = f"loss {row.mean:.3f}, spread over seeds {row.std:.3f}{paired}"
+    print(f"{row.optimizer:8s} rate {row.learning_rate:.3f}: {scores}")
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.8), layout="constrained")
 for index, (name, tuned) in enumerate(contest.tuned.items()):

@@ -188,6 +188,10 @@ class ContestResult:
         pairs = zip(values[0], self.targets, strict=True)
         return np.asarray([steps_to(step, run, target, mode_of(self.metric)) for run, target in pairs])
 
+    def difference(self, label: str) -> np.ndarray:
+        """(fresh seeds,) final value minus the reference's with the same seed; NaN where either diverged."""
+        return self.fresh[label].final(self.metric)[0] - self.targets
+
     def seconds_per_step(self, label: str) -> float:
         """Of one run."""
         result = self.fresh[label]
@@ -198,7 +202,8 @@ class ContestResult:
         """One row for each optimizer.
 
         Columns: optimizer; the tuned hyperparameters by name; the final value's ``mean`` and ``std`` over the fresh
-        seeds, and how many runs ``diverged``; how many runs ``reached`` their target, and the ``steps`` and ``seconds``
+        seeds, its mean ``difference`` from the reference's with the same seed and the standard ``error`` of that, and
+        how many runs ``diverged``; how many runs ``reached`` their target, and the ``steps`` and ``seconds``
         it took these, with the standard deviation of the steps; ``step_cost``, seconds of a step in multiples of the
         reference's.
         """
@@ -210,12 +215,14 @@ class ContestResult:
         (summary,) = self.fresh[label].summary(self.metric).to_dict("records")
         chosen = {name: summary[name] for name in self.fresh[label].space}
         steps, seconds = self.steps(label), self.seconds_per_step(label)
-        reached = steps[np.isfinite(steps)]
+        reached, apart = steps[np.isfinite(steps)], self.difference(label)
         return {
             "optimizer": label,
             **{name.rpartition(".")[2] if len(chosen) == 1 else name: value for name, value in chosen.items()},
             "mean": summary["mean"],
             "std": summary["std"],
+            "difference": apart.mean(),
+            "error": apart.std(ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else np.nan,
             "diverged": summary["diverged"],
             "reached": len(reached),
             "steps": reached.mean() if len(reached) else np.nan,

@@ -1,6 +1,7 @@
 """What is optimised: tasks as values, and a catalogue of them by name."""
 
 from gradlab.tasks.catalogue import SURFACES, TASKS
+from gradlab.tasks.convolution import patch_convolution
 from gradlab.tasks.curves import damped_sine, parabola, sine_hill, sine_parabola
 from gradlab.tasks.data import Dataset, Text, breast_cancer, decode, diabetes, digits, encode, stdlib_text
 from gradlab.tasks.language import language_task, windows
@@ -41,6 +42,7 @@ __all__ = [
     "make_surface",
     "make_task",
     "parabola",
+    "patch_convolution",
     "plateau",
     "quadratic",
     "rosenbrock",

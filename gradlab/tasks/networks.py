@@ -18,6 +18,7 @@ from flax import nnx
 
 from gradlab.core import check
 from gradlab.core.rule import Static, static
+from gradlab.tasks.convolution import patch_convolution
 
 ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu, "tanh": nn.tanh, "sigmoid": nn.sigmoid}
 
@@ -62,7 +63,8 @@ class SmallCNN(nn.Module):
     @nn.compact
     def __call__(self, x):
         for features in self.features:
-            x = nn.avg_pool(nn.relu(nn.Conv(features, (3, 3))(x)), (2, 2), strides=(2, 2))
+            convolved = nn.Conv(features, (3, 3), conv_general_dilated=patch_convolution)(x)
+            x = nn.avg_pool(nn.relu(convolved), (2, 2), strides=(2, 2))
         return nn.Dense(self.outputs)(x.reshape(x.shape[0], -1))
 
 

@@ -79,7 +79,7 @@ def test_a_folder_holds_every_sweep_and_the_table(tmp_path):
             loaded = SweepResult.load(tmp_path / "out" / slug(label) / what)
             np.testing.assert_array_equal(loaded.loss, sweep.loss)
     lines = (tmp_path / "out/contest.csv").read_text().splitlines()
-    assert len(lines) == 3 and lines[0].startswith("optimizer,learning_rate,mean,std,diverged,reached,steps")
+    assert len(lines) == 3 and lines[0].startswith("optimizer,learning_rate,mean,std,difference,error,diverged,reached")
     assert list(dict.fromkeys(seen)) == [f"{label}, {what}" for label in ENTRANTS for what in ("tuning", "fresh seeds")]
     with pytest.raises(FileExistsError, match="not empty"):
         contest(TASK, ENTRANTS, **OPTIONS, out=tmp_path / "out")
@@ -139,3 +139,13 @@ def test_a_result_can_be_made_of_sweeps(result):
     turned = ContestResult("SGD", result.tuned, result.fresh)
     assert np.all(turned.targets < result.targets)
     assert turned.table["reached"].tolist() == [3, 0]
+
+
+def test_differences_are_taken_within_a_seed(result):
+    table = result.table.set_index("optimizer")
+    for label in result.fresh:
+        apart = result.fresh[label].final(result.metric)[0] - result.fresh[result.reference].final(result.metric)[0]
+        np.testing.assert_array_equal(result.difference(label), apart)
+        np.testing.assert_allclose(table.loc[label, "difference"], apart.mean())
+        np.testing.assert_allclose(table.loc[label, "error"], apart.std(ddof=1) / len(apart) ** 0.5)
+    assert table.loc[result.reference, "difference"] == 0
