@@ -51,9 +51,10 @@ def patch_convolution(
     whole = all(step == 1 for step in lhs_dilation or ()) and feature_group_count == batch_group_count == 1
     whole = whole and out_sharding is None
     if not usual or not whole or jax.default_backend() != "cpu":
+        placed = {} if out_sharding is None else {"out_sharding": out_sharding}
         return jax.lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-            feature_group_count, batch_group_count, precision, preferred_element_type, out_sharding=out_sharding,
+            feature_group_count, batch_group_count, precision, preferred_element_type, **placed,
         )  # fmt: skip
     sizes, dilation = rhs.shape[:rank], tuple(rhs_dilation or (1,) * rank)
     strides = tuple(window_strides)
