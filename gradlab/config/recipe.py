@@ -37,7 +37,7 @@ class Recipe:
         """The places that a space may give values to.
 
         >>> Recipe({'name': 'sign_sgd', 'learning_rate': 1.0}).names()
-        ['optimizer.name', 'optimizer.learning_rate']
+        ['optimizer.name', 'optimizer.learning_rate', 'optimizer.storage']
         """
         names = list(_names("optimizer", OPTIMIZER, self.optimizer))
         for where, stages in (("before", self.before), ("after", self.after)):

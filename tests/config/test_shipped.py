@@ -65,11 +65,17 @@ def test_the_main_sweep_is_what_the_readme_says():
 
 @pytest.mark.slow
 def test_halving_finds_a_winner_as_good_with_a_quarter_of_the_steps():
-    """The winner's cost lies within a standard error of the best of all, by the spread over the seeds."""
+    """The winner's cost lies within a standard error of the best of all, by the spread over the seeds.
+
+    It is a run of the whole sweep too.  The lanes of two programs round differently, which hundreds of steps amplify: the
+    curves begin alike and end within the spread.
+    """
     whole, halved = [load(CONFIGS[0].with_stem(name)).setup for name in ("digits_sweep", "digits_halving")]
     whole, halved = run_setup(whole), run_setup(halved)
     assert halved.steps_done.sum() < 0.3 * whole.steps_done.sum()
     best, found = whole.best().iloc[0], halved.best().iloc[0]
     own = whole.summary().set_index("uid").loc[found["uid"]]
-    np.testing.assert_allclose(found["mean"], own["mean"], rtol=0.1)
+    curve = lambda result: result.curve("valid_loss")[1][[trial.uid for trial in result.trials].index(found["uid"])]
+    np.testing.assert_allclose(curve(halved)[:, :3], curve(whole)[:, :3], rtol=1e-3)
+    assert abs(found["mean"] - own["mean"]) <= own["std"]
     assert own["mean"] <= best["mean"] + best["std"] / len(whole.seeds) ** 0.5
