@@ -67,8 +67,8 @@ def test_the_main_sweep_is_what_the_readme_says():
 def test_halving_finds_a_winner_as_good_with_a_quarter_of_the_steps():
     """The winner's cost lies within a standard error of the best of all, by the spread over the seeds.
 
-    It is a run of the whole sweep too.  The lanes of two programs round differently, which hundreds of steps amplify: the
-    curves begin alike and end within the spread.
+    It is a run of the whole sweep too.  The lanes of two programs round differently, which hundreds of steps amplify:
+    the curves begin alike and end within the spread.
     """
     whole, halved = [load(CONFIGS[0].with_stem(name)).setup for name in ("digits_sweep", "digits_halving")]
     whole, halved = run_setup(whole), run_setup(halved)

@@ -3,6 +3,7 @@
 import functools
 import os
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -28,7 +29,9 @@ def test_an_address_of_another_kind_is_refused():
 def cluster():
     import ray
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    with warnings.catch_warnings():  # JAX warns of forks; Ray's execute another program at once
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield ray_workers("ray")
     ray.shutdown()
 
