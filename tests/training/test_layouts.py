@@ -122,6 +122,29 @@ found["tensor"] = {
     "mu": {name: list(state.opt_state[0].mu[name]["kernel"].sharding.spec) for name in weights},
 }
 
+from flax import nnx
+
+class Net(nnx.Module):
+    def __init__(self, rngs):
+        split = lambda *axes: nnx.with_partitioning(nnx.initializers.lecun_normal(), axes)
+        self.inner = nnx.Linear(16, 32, kernel_init=split(None, "model"), rngs=rngs)
+        self.outer = nnx.Linear(32, 4, kernel_init=split("model", None), rngs=rngs)
+
+    def __call__(self, x):
+        return self.outer(jnp.tanh(self.inner(x)))
+
+with jax.set_mesh(grid):
+    graph, weights = nnx.split(Net(nnx.Rngs(0)), nnx.Param)
+tensor = gradlab.layout_of(tx, weights, nnx.get_named_sharding(weights, grid), NamedSharding(grid, P("data")))
+of_net = lambda weights, batch: jnp.mean((nnx.merge(graph, weights)(batch["x"]) - batch["y"]) ** 2)
+state, metrics = gradlab.make_step(of_net, layout=tensor)(gradlab.start_step(tx, weights, tensor), batch)
+whole = jax.device_put(weights, jax.devices()[0])
+alone, expected = gradlab.make_step(of_net)(gradlab.start_step(tx, whole), batch)
+found["nnx"] = {
+    "losses": [float(metrics["loss"]), float(expected["loss"])],
+    "mu": [list(leaf.sharding.spec) for leaf in jax.tree.leaves(state.opt_state[0].mu) if leaf.ndim == 2],
+}
+
 import orbax.checkpoint as ocp
 state, _ = train(tx, layout)
 with ocp.StandardCheckpointer() as saver:
@@ -209,6 +232,11 @@ def test_slots_lie_beside_parameters_that_a_model_splits(found):
     np.testing.assert_allclose(*tensor["losses"], rtol=1e-5)
     assert tensor["gap"] < 1e-5
     assert tensor["mu"] == {"Dense_0": ["model", None], "Dense_1": [None, "model"]}  # Flax counts from outside
+
+
+def test_a_state_of_nnx_is_laid_out_as_its_model_says(found):
+    np.testing.assert_allclose(*found["nnx"]["losses"], rtol=1e-5)
+    assert found["nnx"]["mu"] == [[None, "model"], ["model", None]]
 
 
 def test_a_checkpoint_of_one_mesh_goes_on_on_another(found):
