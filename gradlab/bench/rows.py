@@ -2,13 +2,16 @@
 
 import csv
 import dataclasses
+import fnmatch
 import io
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gradlab.bench.paired import Ratio, ratio
+from gradlab.core import check
 
 Samples = dict[str, list[float]]  # contestant -> one value a round; a count is one round
 COLUMNS = ("gradlab", "optax", "torch")
@@ -94,3 +97,44 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(records)
     return text.getvalue()
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The rows that were measured, and on what."""
+
+    machine: dict[str, Any]
+    rows: list[Any]  # each with a `record`
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat mapping a row."""
+        return [row.record() for row in self.rows]
+
+    def to_json(self) -> str:
+        """Machine and rows as a JSON object."""
+        return json.dumps({"machine": self.machine, "rows": self.records()}, indent=2)
+
+    def to_csv(self) -> str:
+        """The rows as CSV."""
+        return csv_text(self.records())
+
+
+def select(known: Sequence[Any], patterns: str | Iterable[str]) -> list[Any]:
+    """The cases whose names match, in their order.
+
+    Args:
+      known: cases.
+      patterns: over their names, as ``'step/*'``.
+
+    Raises:
+      ValueError: a pattern that matches none, or no pattern.
+    """
+    names, chosen = [case.name for case in known], set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matches = fnmatch.filter(names, pattern)
+        if not matches:
+            raise ValueError(f"no row matches {pattern!r}{check.suggestion(pattern, names)}")
+        chosen.update(matches)
+    if not chosen:
+        raise ValueError("`rows` holds no pattern, so nothing would be measured; give some, or '*' for all rows")
+    return [case for case in known if case.name in chosen]

@@ -1,10 +1,6 @@
 """``gradlab bench speed``: how long things take, as ratios to optax in the same process."""
 
-import dataclasses
-import fnmatch
-import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import jax
 
@@ -14,33 +10,13 @@ from gradlab.bench.matrix_cases import matrix_cases
 from gradlab.bench.minimize_cases import minimize_cases
 from gradlab.bench.optimizer_cases import optimizer_cases
 from gradlab.bench.registry_cases import registry_cases
-from gradlab.bench.rows import Case, Row, csv_text, measured
+from gradlab.bench.rows import Case, Report, measured, select
 from gradlab.bench.sweep_cases import digits_sweep, sweep_cases
 from gradlab.bench.sweep_problem import Sweep
 from gradlab.bench.trees import TREES, WIDTH_64, Shapes
 from gradlab.core import check
 
 ROUNDS, QUICK_ROUNDS = 15, 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """The rows that were measured, and on what."""
-
-    machine: dict[str, Any]
-    rows: list[Row]
-
-    def records(self) -> list[dict[str, Any]]:
-        """One flat mapping a row."""
-        return [row.record() for row in self.rows]
-
-    def to_json(self) -> str:
-        """Machine and rows as a JSON object."""
-        return json.dumps({"machine": self.machine, "rows": self.records()}, indent=2)
-
-    def to_csv(self) -> str:
-        """The rows as CSV."""
-        return csv_text(self.records())
 
 
 def cases(
@@ -92,7 +68,7 @@ def run(
     first = _first_device(device)
     platform = first.platform if first is not None else jax.default_backend()
     known = cases(quick=quick, trees=trees, small=small, make_sweep=make_sweep, platform=platform)
-    selected = _select(known, [rows] if isinstance(rows, str) else rows)
+    selected = select(known, [rows] if isinstance(rows, str) else rows)
     with jax.default_device(first):
         facts, measured_rows = machine_facts(), []
         for index, case in enumerate(selected):
@@ -109,7 +85,7 @@ def count_rows(patterns: Iterable[str], *, quick: bool, device: str | None) -> i
       ValueError: as `run`.
     """
     first = _first_device(device)
-    return len(_select(cases(quick=quick, platform=first.platform if first else jax.default_backend()), patterns))
+    return len(select(cases(quick=quick, platform=first.platform if first else jax.default_backend()), patterns))
 
 
 def _first_device(platform: str | None) -> jax.Device | None:
@@ -120,15 +96,3 @@ def _first_device(platform: str | None) -> jax.Device | None:
             f"device={platform!r} is no platform that jax can use here ({error}); leave it out for "
             f"{jax.default_backend()!r}"
         ) from None
-
-
-def _select(known: list[Case], patterns: Iterable[str]) -> list[Case]:
-    names, chosen = [case.name for case in known], set()
-    for pattern in patterns:
-        matches = fnmatch.filter(names, pattern)
-        if not matches:
-            raise ValueError(f"no row matches {pattern!r}{check.suggestion(pattern, names)}")
-        chosen.update(matches)
-    if not chosen:
-        raise ValueError("`rows` holds no pattern, so nothing would be measured; give some, or '*' for all rows")
-    return [case for case in known if case.name in chosen]

@@ -9,7 +9,7 @@ import typer
 from gradlab.bench import instruments, speed, sweep_speed
 from gradlab.bench.instrument_rows import InstrumentRow
 from gradlab.bench.paired import Ratio
-from gradlab.bench.rows import Row
+from gradlab.bench.rows import Report, Row, select
 from gradlab.bench.sweep_memory import MemoryRow
 from gradlab.bench.sweep_race import SpeedRow
 from gradlab.cli.outputs import saved_folder, write_json, write_text
@@ -50,7 +50,7 @@ def bench_speed(
     terminal.say(f"results in {folder}: speed.csv, speed.json")
 
 
-def _measure(patterns: Sequence[str], count: int, terminal: Terminal, options: Mapping[str, Any]) -> speed.Report:
+def _measure(patterns: Sequence[str], count: int, terminal: Terminal, options: Mapping[str, Any]) -> Report:
     with terminal.progress("bench speed", count) as show:
         report = speed.run(patterns, progress=lambda index, _, name: show(index, name), **options)
         show(count, "")
@@ -66,7 +66,7 @@ def bench_instruments(
 ) -> None:
     """What `gradlab bench instruments` does."""
     try:
-        cases = instruments.select(patterns)
+        cases = select(instruments.instrument_cases(), patterns)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--rows") from error
     if out is None:
@@ -81,7 +81,7 @@ def bench_instruments(
 
 def _measure_instruments(
     cases: list[instruments.InstrumentCase], quick: bool, rounds: int | None, terminal: Terminal
-) -> instruments.InstrumentReport:
+) -> Report:
     with terminal.progress("bench instruments", len(cases)) as show:
         tell = lambda index, _, name: show(index, name)
         report = instruments.run_instruments(cases, quick=quick, rounds=rounds, progress=tell)

@@ -14,8 +14,9 @@ from gradlab.bench import instrument_costs, instrument_goals
 from gradlab.bench.instrument_goals import first_within
 from gradlab.bench.instrument_problem import Problems, make_problem
 from gradlab.bench.instrument_rows import InstrumentCase, measured
-from gradlab.bench.instruments import QUICK_ROUNDS, instrument_cases, run_instruments, select
+from gradlab.bench.instruments import QUICK_ROUNDS, instrument_cases, run_instruments
 from gradlab.bench.paired import Ratio
+from gradlab.bench.rows import select
 from gradlab.instruments import hessian
 from gradlab.tasks.networks import MLP
 
@@ -89,13 +90,13 @@ def test_long_rows_have_fewer_rounds():
 
 
 def test_patterns_choose_rows_in_their_order():
-    assert [case.name for case in select(["bytes/*", "jvp/*"])] == [
+    assert [case.name for case in select(instrument_cases(), ["bytes/*", "jvp/*"])] == [
         "jvp/mlp", "jvp/cnn", "bytes/lanczos", "bytes/slq", "bytes/noise"
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"no row matches 'cost/hesian'; did you mean 'cost/hessian'\?"):
-        select(["cost/*", "cost/hesian"])
+        select(instrument_cases(), ["cost/*", "cost/hesian"])
     with pytest.raises(ValueError, match="holds no pattern"):
-        select([])
+        select(instrument_cases(), [])
 
 
 def test_products_are_counted_up_to_the_first_within_a_hundredth():

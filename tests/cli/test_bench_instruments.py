@@ -1,11 +1,11 @@
 """``gradlab bench instruments``, with rows that are not measured."""
 
 from gradlab.bench.instrument_rows import InstrumentCase, measured
-from gradlab.bench.instruments import InstrumentReport
+from gradlab.bench.rows import Report
 
 
 def test_the_command_prints_and_leaves_the_table(tmp_path, gradlab_command, monkeypatch):
-    report = InstrumentReport({"cpu": "x", "cores": 2, "load": 0.5, "device": "cpu: cpu"}, [
+    report = Report({"cpu": "x", "cores": 2, "load": 0.5, "device": "cpu: cpu"}, [
         measured(InstrumentCase("cost/a", "a thing", "a gradient", lambda _: ([3.0], [2.0]), stated="1 to 2"), 1),
         measured(InstrumentCase("bytes/b", "b", "a vector", lambda _: ([8e3], [4e3]), "bytes", at_most=1.1), 1),
     ])  # fmt: skip
