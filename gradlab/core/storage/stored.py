@@ -169,7 +169,12 @@ def decoded_state(state: Tree) -> Tree:
 
 
 def storable(factory: Callable[..., Transform]) -> Callable[..., Transform]:
-    """An optimizer's factory with the argument ``storage``, by keyword, for `store`; ``None`` changes nothing."""
+    """An optimizer's factory with the argument ``storage``, by keyword, for `store`; ``None`` changes nothing.
+
+    >>> import gradlab
+    >>> gradlab.sgd.__signature__.parameters['storage']
+    <Parameter "storage: Any = None">
+    """
 
     @functools.wraps(factory)
     def with_storage(*args: Any, storage: Storage = None, **kwargs: Any) -> Transform:
@@ -177,6 +182,6 @@ def storable(factory: Callable[..., Transform]) -> Callable[..., Transform]:
         return tx if storage is None else store(tx, storage)
 
     signature = inspect.signature(factory)
-    added = inspect.Parameter("storage", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Storage)
+    added = inspect.Parameter("storage", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Any)
     with_storage.__signature__ = signature.replace(parameters=[*signature.parameters.values(), added])
     return with_storage
