@@ -127,7 +127,7 @@ def test_control_c_ends_cleanly(folder, gradlab_command, monkeypatch):
 
 
 def test_a_signal_stops_after_the_segment(folder, gradlab_command, monkeypatch):
-    original, calls = sweeps.run_setup, []
+    original, calls, handler = sweeps.run_setup, [], signal.getsignal(signal.SIGINT)
 
     def signalled(setup, progress, journal, workers):
         def tell(now):
@@ -142,7 +142,7 @@ def test_a_signal_stops_after_the_segment(folder, gradlab_command, monkeypatch):
     result = gradlab_command("sweep", "sweep.yaml")
     assert result.exit_code == 130, result.output
     assert len(calls) == 2
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     assert gradlab_command("sweep", "sweep.yaml").exit_code == 0
     assert len(calls) == 4 * 3 - 1  # chunks of segments, but that after the signal: none ran twice
 
