@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from optax.contrib import MuonDimensionNumbers
 
 from gradlab.core import tree as trees
+from gradlab.core.axes import automatic, entries, explicit_mesh, number_of_devices, shape_split, sharding_of
 
 Tree = Any
 Axes = int | tuple[int, ...]
@@ -89,20 +91,51 @@ class Matrices:
 
     def stack(self, x: jax.Array) -> jax.Array:
         """(count, in, out)."""
+        mesh = explicit_mesh(x)
+        if mesh is None:
+            return self._stack(x)
+        split = self._split_of_stack(sharding_of(x))
+        return automatic(self._stack, (x,), like=shape_split(x, (self.count, *self.upright), mesh, *split))
+
+    def leaf(self, stacked: jax.Array) -> jax.Array:
+        """What `stack` undoes."""
+        mesh = explicit_mesh(stacked)
+        if mesh is None:
+            return self._leaf(stacked)
+        split = self._split_of_leaf(sharding_of(stacked), mesh)
+        return automatic(self._leaf, (stacked,), like=shape_split(stacked, self.leaf_shape, mesh, *split))
+
+    def _stack(self, x: jax.Array) -> jax.Array:
         moved = x.transpose(sum(self.axes, ()))
         if self.parts == (1, 1):
             return moved.reshape(-1, *self.upright)
         (ins, outs), (rows, columns) = self.parts, self.upright
         return moved.reshape(-1, ins, rows, outs, columns).swapaxes(2, 3).reshape(-1, rows, columns)
 
-    def leaf(self, stacked: jax.Array) -> jax.Array:
-        """What `stack` undoes."""
+    def _leaf(self, stacked: jax.Array) -> jax.Array:
         order = sum(self.axes, ())
         if self.parts != (1, 1):
             (ins, outs), (rows, columns) = self.parts, self.upright
             stacked = stacked.reshape(-1, ins, outs, rows, columns).swapaxes(2, 3)
         moved = stacked.reshape([self.leaf_shape[axis] for axis in order])
         return moved.transpose(sorted(range(len(order)), key=order.__getitem__))
+
+    def _split_of_stack(self, sharding: NamedSharding | None) -> list[Any]:
+        """How a leaf's stack is split without numbers that change their device: as the first axis of each side."""
+        if sharding is None:
+            return []
+        of_axis = entries(sharding.spec, len(self.leaf_shape))
+        kept = [axes and parts == 1 for axes, parts in zip(self.axes, (1, *self.parts), strict=True)]
+        return [of_axis[axes[0]] if keep else None for axes, keep in zip(self.axes, kept, strict=True)]
+
+    def _split_of_leaf(self, sharding: NamedSharding | None, mesh: Any) -> list[Any]:
+        """The same for the leaf of a stack, where the devices divide that axis."""
+        split: list[Any] = [None] * len(self.leaf_shape)
+        of_side = entries(sharding.spec, 3) if sharding else [None] * 3
+        for axes, parts, entry in zip(self.axes, (1, *self.parts), of_side, strict=True):
+            if axes and parts == 1 and self.leaf_shape[axes[0]] % number_of_devices(mesh, entry) == 0:
+                split[axes[0]] = entry
+        return split
 
     def wide_stack(self, x: jax.Array) -> jax.Array:
         """(count, m, n), m <= n."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.core import tree as trees
+from gradlab.core.axes import laid_like
 from gradlab.core.rule import Rule, static
 
 Tree = Any
@@ -32,7 +33,7 @@ def leafwise(
 
     The rule is called as ``rule(g, *slots, [p,] **structure, **hyper)`` with arrays of at least float32: float16 and
     bfloat16 leaves are widened for the arithmetic.  Updates return in the gradient's dtype and slots in
-    the dtype in which they are stored.  A ``None`` gradient leaves its slots as they are.
+    the dtype in which they are stored, both where these lie.  A ``None`` gradient leaves its slots as they are.
 
     Args:
       rule: a module-level function for one array.
@@ -117,13 +118,14 @@ def _inline_on_one_array(bound: Rule, number_of_slots: int, g: jax.Array, operan
     hyper = {name: value if _is_key(value) else convert(value, real) for name, value in hyper.items()}
     update, *slots = bound.inline(widened(g), *jax.tree.map(widened, operands), **hyper)
     stored = [_as_stored(slot, old) for slot, old in zip(slots, operands[:number_of_slots], strict=True)]
-    return convert(update, g.dtype), *stored
+    return laid_like(convert(update, g.dtype), g), *stored
 
 
 def _as_stored(slot: Tree, old: Tree) -> Tree:
-    """The new buffers in the dtypes and containers of the old: nnx hands lists over in a container of its own."""
+    """The new buffers in the dtypes and containers of the old, and where these lie: nnx has containers of its own."""
     leaves, treedef = jax.tree.flatten(old)
-    return treedef.unflatten(convert(new, was.dtype) for new, was in zip(jax.tree.leaves(slot), leaves, strict=True))
+    as_was = lambda new, was: laid_like(convert(new, was.dtype), was)
+    return treedef.unflatten(as_was(new, was) for new, was in zip(jax.tree.leaves(slot), leaves, strict=True))
 
 
 def _inexact(operands: list[Any]) -> list[jax.Array]:

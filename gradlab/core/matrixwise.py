@@ -4,6 +4,8 @@ Matrices of equal shape, a tall one transposed to a wide one, form a group, whic
 `gradlab.core.layouts`).  A rule is traced and compiled once for a group.
 """
 
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +15,8 @@ from jax.sharding import PartitionSpec
 
 from gradlab.core import check
 from gradlab.core import tree as trees
-from gradlab.core.layouts import matrices_in
+from gradlab.core.axes import automatic, evenly_split, explicit_mesh, sharding_of
+from gradlab.core.layouts import Matrices, matrices_in
 from gradlab.core.leafwise import convert
 from gradlab.core.rule import Rule, static
 
@@ -46,7 +49,7 @@ def check_strategy(strategy: str | None) -> None:
 
 def _mesh_axes() -> tuple[str, ...]:
     mesh = jax.sharding.get_abstract_mesh()
-    is_free = mesh.size > 1 and all(kind == jax.sharding.AxisType.Auto for kind in mesh.axis_types)
+    is_free = mesh.size > 1 and jax.sharding.AxisType.Manual not in mesh.axis_types
     return mesh.axis_names if is_free else ()
 
 
@@ -72,6 +75,7 @@ class Groups:
         self._matrices = self._treedef.flatten_up_to(matrices_in(tree, layout, block_size))
         self._members: dict[str, list[int]] = {}
         self._dtypes: dict[str, Any] = {}
+        self._leaves = [_shape_of(x) for x in self._treedef.flatten_up_to(tree)]
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         for index, ((path, x), matrices) in enumerate(zip(leaves, self._matrices, strict=True)):
             shape = f"{'x'.join(map(str, matrices.wide))}_{x.dtype}"
@@ -81,22 +85,21 @@ class Groups:
 
     def stack(self, tree: Tree) -> dict[str, jax.Array]:
         leaves = self._treedef.flatten_up_to(tree)
-        parts = {name: [self._matrices[i].wide_stack(leaves[i]) for i in at] for name, at in self._members.items()}
-        return {name: part[0] if len(part) == 1 else jnp.concatenate(part) for name, part in parts.items()}
+        stacked = lambda at: [self._matrices[i].wide_stack(leaves[i]) for i in at]
+        return {name: _joined(stacked(at)) for name, at in self._members.items()}
 
     def gather(self, tree: Tree) -> dict[str, jax.Array]:
         """The leaves of a tree like this one, arrays (matrices of the leaf, ...), group by group."""
         leaves = self._treedef.flatten_up_to(tree)
-        return {name: jnp.concatenate([leaves[i] for i in at]) for name, at in self._members.items()}
+        return {name: _joined([leaves[i] for i in at]) for name, at in self._members.items()}
 
     def unstack(self, stacks: dict[str, jax.Array]) -> Tree:
         leaves: list[Any] = [None] * len(self._matrices)
         for name, members in self._members.items():
-            start = 0
-            for index in members:
-                matrices = self._matrices[index]
-                leaves[index] = matrices.leaf_of_wide(stacks[name][start : start + matrices.count])
-                start += matrices.count
+            taken_apart = functools.partial(_taken_apart, [self._matrices[index] for index in members])
+            like = [self._leaves[index] for index in members]
+            for index, leaf in zip(members, automatic(taken_apart, (stacks[name],), like), strict=True):
+                leaves[index] = leaf
         return self._treedef.unflatten(leaves)
 
     def zeros(self) -> dict[str, jax.Array]:
@@ -112,6 +115,24 @@ class Groups:
         return {name: jnp.concatenate([numbers(i) for i in members]) for name, members in self._members.items()}
 
 
+def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding_of(x))
+
+
+def _joined(stacks: list[jax.Array]) -> jax.Array:
+    """One stack; of several that are split it is split along its first axis that the devices divide."""
+    if len(stacks) == 1:
+        return stacks[0]
+    mesh, shape = explicit_mesh(stacks), (sum(stack.shape[0] for stack in stacks), *stacks[0].shape[1:])
+    join = lambda *stacks: jnp.concatenate(stacks)
+    return automatic(join, tuple(stacks), like=mesh and evenly_split(stacks[0], shape, mesh))
+
+
+def _taken_apart(members: Sequence[Matrices], stack: jax.Array) -> list[jax.Array]:
+    ends = itertools.accumulate(matrices.count for matrices in members)
+    return [matrices.leaf_of_wide(stack[end - matrices.count : end]) for matrices, end in zip(members, ends, strict=True)]
+
+
 def on_stacks(
     rule: Callable,
     first: dict[str, Tree],
@@ -125,7 +146,7 @@ def on_stacks(
     """Applies a rule for one wide matrix to the stacks of `Groups`; returns the new ``first`` and slots.
 
     The rule is called as ``rule(x, *slots, *inputs, **structure, **hyper)`` on slices of the stacks of at least
-    float32, and returns ``(x, *slots)``, which are stored in the dtypes of what they replace.
+    float32, and returns ``(x, *slots)``, which are stored in the dtypes of what they replace, and lie as it lay.
 
     Args:
       rule: a module-level function for one matrix.
@@ -205,6 +226,11 @@ def _of_one(x: jax.Array, *, rule: Callable, **arguments: Any) -> tuple[jax.Arra
 
 
 def _inline_on_stack(bound: Rule, strategy: str, kept: int, operands: tuple, hyper: dict[str, Any]) -> tuple:
+    run = functools.partial(_on_free_stack, bound, strategy, kept)
+    return automatic(run, (operands, hyper), like=operands[:kept])
+
+
+def _on_free_stack(bound: Rule, strategy: str, kept: int, operands: tuple, hyper: dict[str, Any]) -> tuple:
     arrays = jax.tree.leaves(operands)
     if not arrays:
         return operands[:kept]

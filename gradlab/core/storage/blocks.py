@@ -1,14 +1,17 @@
 r"""Eight bits a number: blocks that share an exponent, with codes that are finer near zero.
 
-With x the numbers of a block, u uniform in [0, 1) and floor as usual::
+With x the numbers of a block, u uniform in [0, 1), bits(x) those of a float32 read as an integer, which is nearly
+``log2(x)``, and float(b) the number that has them::
 
     scale = the least power of two that is not below max |x|
-    code = sign(x) * floor(127 * (|x| / scale)^(1/2) + u)         signed, x = sign(code) * scale * (code / 127)^2
-    code = floor(255 * (x / scale)^(1/4) + u)                     x >= 0, x = scale * (code / 255)^4
+    root(t, k) = float(bits(t) / 2^k + bits(1) - bits(1) / 2^k)   t^(1/2^k) where that is a power of two, between lines
+    code = sign(x) * floor(float(bits(root(|x| / scale, 1)) + bits(127) - bits(1)) + u)                           signed
+    code = floor(float(bits(root(x / scale, 2)) + bits(255) - bits(1)) + u)                                       x >= 0
 
-The root of a second moment is kept as the first moment is: its code is the square root of ``sqrt(x)``.  So what Adam
-divides, and what it divides by, go down to 6e-5 and 1.5e-5 of the scale, and a step is hardly ever the quotient of a
-number that was kept and one that was lost.
+The codes are nearly ``127 sqrt(|x| / scale)`` and ``255 (x / scale)^(1/4)``: fine near zero, so that what Adam divides,
+and what it divides by, go down to 6e-5 and 1.5e-5 of the scale, and a step is hardly ever the quotient of a number that
+was kept and one that was lost.  They are whole numbers plus lines, whose inverse is exact: between two neighbouring
+codes x is a line too, but for a few of them, so that what is rounded by chance is right on average.
 
 Rounding to the nearest code would stop an average with decay 0.999, whose steps are a thousandth of its value and less
 than a code apart; rounded by chance it moves on average as it should.
@@ -17,15 +20,18 @@ The arithmetic is written for what XLA:CPU makes of it; each remark below was me
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradlab.core.storage.rounding import bits_of, float_of, offsets
 
 LARGEST = 253  # exponent of the largest scale, 2^126, whose inverse is not subnormal; what is larger is infinite
 NO_NUMBER = 255  # exponent of infinity
+ONE = 0x3F800000  # the bits of 1
+SIGN = np.uint32(0x80000000)
 
 
 class Blocks(NamedTuple):
@@ -58,12 +64,11 @@ def to_blocks(x: jax.Array, seed: jax.Array, *, non_negative: bool, block: int) 
     """
     exponents = _exponents(x, block)
     inverses = float_of((254 - exponents.astype(jnp.uint32)) << 23)
-    top, y = 127, jnp.sqrt(jnp.abs(x) * _spread(inverses, x.shape))
-    if non_negative:
-        top, y = 255, jnp.sqrt(y)
-    # The integer part of y * top + u with 15 bits of u: added to 2^23 a float has its integer part in its last bits.
-    # None is above top, as y is at most 1: scales are powers of two, so that dividing by them rounds nothing.
-    fixed = bits_of(y * (top * 2.0**15) + 2.0**23) & 0x7FFFFF
+    halvings, shift = _line(jnp.uint8 if non_negative else jnp.int8)
+    shares = bits_of(jnp.abs(x) * _spread(inverses, x.shape)) >> halvings
+    # The integer part of code + u with 15 bits of u: added to 2^23 a float has its integer part in its last bits.  None
+    # is above the largest code: scales are powers of two, so that dividing by them rounds nothing.
+    fixed = bits_of(float_of(shares + (shift + (15 << 23))) + 2.0**23)
     codes = (fixed + offsets(seed, x.shape, 15)) >> 15
     # Last a choice between arrays: XLA computes those once, where it repeats a conversion for each of its readers, who
     # would then still read the old codes and not let the new ones be written over them.
@@ -77,11 +82,18 @@ def from_blocks(blocks: Blocks) -> jax.Array:
     """The numbers that the codes stand for, float32."""
     codes, exponents = blocks
     scales = _spread(float_of(exponents.astype(jnp.uint32) << 23), codes.shape)
-    if codes.dtype == jnp.uint8:
-        root = codes.astype(jnp.float32) * (1 / 255)
-        return (root * root) * (root * root) * scales
-    root = codes.astype(jnp.float32) * (1 / 127)
-    return root * jnp.abs(root) * scales
+    halvings, shift = _line(codes.dtype)
+    bits = bits_of(codes)
+    shares = ((bits & 0x7FFFFFFF) - shift) << halvings
+    if codes.dtype == jnp.int8:
+        shares |= bits & SIGN
+    return jnp.where(codes == 0, 0.0, float_of(shares)) * scales
+
+
+def _line(dtype: Any) -> tuple[int, int]:
+    """How often the exponent of a share is halved, and what is added to the bits so that one has the largest code."""
+    halvings, largest = (2, 255) if dtype == jnp.uint8 else (1, 127)
+    return halvings, int(np.float32(largest).view(np.uint32)) - (ONE >> halvings)
 
 
 def _exponents(x: jax.Array, block: int) -> jax.Array:
@@ -95,9 +107,9 @@ def _exponents(x: jax.Array, block: int) -> jax.Array:
         rows = jnp.pad(rows, [(0, 0)] * len(lead) + [(0, size * count - length)])
     # As integers: XLA computes the numbers in the loop that takes the largest integer, which it does not for floats.
     # Up to 32 at once: it makes two passes of more.
-    exponents = (bits_of(rows.reshape(*lead, count, size)) + 0x7FFFFF) >> 23
-    exponents = jnp.where(exponents > LARGEST, NO_NUMBER, exponents)
-    return jnp.max(exponents.astype(jnp.int32), axis=-1).astype(jnp.uint8)
+    largest = jnp.max(bits_of(rows.reshape(*lead, count, size)).astype(jnp.int32), axis=-1)
+    exponents = (largest.astype(jnp.uint32) + 0x7FFFFF) >> 23
+    return jnp.where(exponents > LARGEST, NO_NUMBER, exponents).astype(jnp.uint8)
 
 
 def _spread(scales: jax.Array, shape: tuple[int, ...]) -> jax.Array:
