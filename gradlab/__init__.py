@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 from gradlab import optimizers, schedules, transforms
+from gradlab.core.buckets import Buckets, bucket, unbucket
 from gradlab.core.compose import chain, identity, named_chain
 from gradlab.core.current import counts, current_hyperparams
 from gradlab.core.leafwise import leafwise
@@ -46,10 +47,12 @@ _LAZY = {
 }
 
 __all__ = [
+    "Buckets",
     "Schedule",
     "ScheduledState",
     "apply_updates",
     "as_schedule",
+    "bucket",
     "chain",
     "counts",
     "current_hyperparams",
@@ -70,6 +73,7 @@ __all__ = [
     "static",
     "store",
     "transform",
+    "unbucket",
     "with_residuals",
     *_LAZY,
     *optimizers.__all__,

@@ -11,6 +11,7 @@ import optax
 
 from gradlab.bench.machine import current_device
 from gradlab.bench.trees import Shapes, normal
+from gradlab.core.buckets import bucket, unbucket
 from gradlab.core.compose import chain
 from gradlab.core.transform import Transform
 from gradlab.core.update import apply_updates
@@ -33,6 +34,8 @@ class Library(NamedTuple):
     chain: Callable
     apply_updates: Callable
     static_argnums: Sequence[int]  # of a jitted function whose first argument is the optimizer
+    hold: Callable = lambda params: params  # how parameters are held between steps
+    join: Callable = lambda params, grads: grads  # gradients, as a backward pass gives them, like the parameters held
 
     def optimizer(self, clip: bool = False, learning_rate: float = LEARNING_RATE) -> optax.GradientTransformation:
         tx = self.adamw(learning_rate, weight_decay=WEIGHT_DECAY)
@@ -50,7 +53,7 @@ class Library(NamedTuple):
         """A function that jax has not seen: ``(tx, params, state, grads) -> (params, state)``, which it donates."""
 
         def step(tx, params, state, grads):
-            updates, state = tx.update(grads, state, params)
+            updates, state = tx.update(self.join(params, grads), state, params)
             return self.apply_updates(params, updates), state
 
         return jax.jit(step, static_argnums=self.static_argnums, donate_argnums=(1, 2))
@@ -69,26 +72,34 @@ def flat_adamw(learning_rate: Any, weight_decay: Any) -> Transform:
 
 
 FLAT = {"gradlab": LIBRARIES["gradlab"]._replace(adamw=flat_adamw), "optax": LIBRARIES["optax"]}
+BUCKETS = {
+    "gradlab": LIBRARIES["gradlab"]._replace(hold=bucket, join=lambda params, grads: params.like(grads)),
+    "optax": LIBRARIES["optax"],
+}
 
 
 class JaxTraining:
     """Parameters that always move along the same gradients."""
 
     def __init__(self, library: Library, params: Any, grads: Any, clip: bool):
-        self.params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
+        self._held = library.hold(jax.tree.map(lambda p: jnp.array(p, copy=True), params))
         self._grads = grads
         self._tx = library.optimizer(clip)
-        self._state = self._tx.init(self.params)
+        self._state = self._tx.init(self._held)
         self._jitted_step = library.jitted_step()
+
+    @property
+    def params(self) -> Any:
+        return unbucket(self._held)
 
     def step(self) -> Any:
         """Moves the parameters by one jitted step."""
-        self.params, self._state = self._jitted_step(self._tx, self.params, self._state, self._grads)
-        return self.params
+        self._held, self._state = self._jitted_step(self._tx, self._held, self._state, self._grads)
+        return self._held
 
     def update(self) -> Any:
         """Calls the optimizer outside of jit; nothing moves."""
-        return self._tx.update(self._grads, self._state, self.params)
+        return self._tx.update(self._grads, self._state, self._held)
 
 
 class TorchTraining:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from gradlab.bench.contestants import FLAT, LIBRARIES, Library, trainings
+from gradlab.bench.contestants import BUCKETS, FLAT, LIBRARIES, Library, trainings
 from gradlab.bench.paired import Contestant, paired
 from gradlab.bench.programs import fusions, planned_bytes
 from gradlab.bench.rows import Case, Samples
@@ -25,6 +25,7 @@ GOALS = {  # largest ratio gradlab / optax
     "step": 1.03,
     "clip-step": 0.55,
     "flat-step": 0.6,
+    "bucket-step": 0.6,
     "import": 1.1,
 }
 
@@ -42,13 +43,14 @@ def _tree_cases(name: str, shapes: Shapes) -> list[Case]:
         return Case(f"{kind}/{name}", f"{what}; {size}", unit, measure, GOALS.get(kind), **options)
 
     eager = case("eager", "adamw update outside of jit; torch: its step", of_tree(_time_eager))
-    flat = case("flat-step", "step of adamw with its averages in one vector", of_tree(_time_flat_step))
+    flat = case("flat-step", "step of adamw with its averages in one vector", of_tree(_time_step, libraries=FLAT))
+    buckets = case("bucket-step", "step of adamw on buckets, gradients a tree", of_tree(_time_step, libraries=BUCKETS))
     cases = [
         case("traces", "traces of adamw for 5 learning rates", of_tree(_count_traces), "traces"),
         case("trace-first", "trace of adamw, jax's caches empty", of_tree(_time_trace, clear_caches=True)),
         case("trace-again", "trace of adamw again, in a new function", of_tree(_time_trace, clear_caches=False)),
         case("compile", "lowering and compiling of an adamw step", of_tree(_time_compile), most_rounds=3),
-        *([eager, flat] if is_small(shapes) else []),
+        *([eager, flat, buckets] if is_small(shapes) else []),
     ]
     for kind, what, clip in (("step", "adamw", False), ("clip-step", "clip_by_global_norm + adamw", True)):
         count = functools.partial(_count_in_program, functools.cache(of_tree(_compiled_step, clip=clip)))
@@ -124,13 +126,10 @@ def _time_eager(shapes: Shapes, rounds: int) -> Samples:
     return paired(contestants, rounds=rounds)
 
 
-def _time_step(shapes: Shapes, rounds: int, *, clip: bool) -> Samples:
-    contestants = {name: Contestant(training.step) for name, training in trainings(shapes, clip).items()}
-    return paired(contestants, rounds=rounds)
-
-
-def _time_flat_step(shapes: Shapes, rounds: int) -> Samples:
-    contestants = {name: Contestant(training.step) for name, training in trainings(shapes, False, FLAT).items()}
+def _time_step(
+    shapes: Shapes, rounds: int, *, clip: bool = False, libraries: Mapping[str, Library] = LIBRARIES
+) -> Samples:
+    contestants = {name: Contestant(training.step) for name, training in trainings(shapes, clip, libraries).items()}
     return paired(contestants, rounds=rounds)
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.core import tree as trees
+from gradlab.core.axes import laid_like, raveled
 from gradlab.core.leafwise import convert
 
 Tree = Any
@@ -130,7 +131,7 @@ def ravel(tree: Tree) -> jax.Array:
     >>> ravel({'a': 1.0, 'b': jnp.array([2 + 3j]), 'c': None}).tolist()
     [1.0, 2.0, 3.0]
     """
-    parts = [part.ravel() for leaf in jax.tree.leaves(widen(tree)) for part in _parts(leaf)]
+    parts = [raveled(part) for leaf in jax.tree.leaves(widen(tree)) for part in _parts(leaf)]
     return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
 
@@ -153,9 +154,9 @@ def unravel(vector: jax.Array, like: Tree) -> Tree:
 
 def _shaped(piece: jax.Array, leaf: jax.Array) -> jax.Array:
     if not jnp.iscomplexobj(leaf):
-        return convert(piece.reshape(leaf.shape), leaf.dtype)
+        return laid_like(convert(piece.reshape(leaf.shape), leaf.dtype), leaf)
     real, imag = piece.reshape(2, *leaf.shape)
-    return convert(jax.lax.complex(real, imag), leaf.dtype)
+    return laid_like(convert(jax.lax.complex(real, imag), leaf.dtype), leaf)
 
 
 def raveled_map(value_fn: Callable, params: Tree) -> Callable[[jax.Array], jax.Array]:

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 
 from gradlab.core import check
 from gradlab.core import tree as trees
-from gradlab.core.axes import automatic, evenly_split, explicit_mesh, sharding_of
+from gradlab.core.axes import automatic, entries, evenly_split, explicit_mesh, sharding_of
 from gradlab.core.layouts import Matrices, matrices_in
 from gradlab.core.leafwise import convert
 from gradlab.core.rule import Rule, static
@@ -120,17 +120,24 @@ def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _joined(stacks: list[jax.Array]) -> jax.Array:
-    """One stack; of several that are split it is split along its first axis that the devices divide."""
+    """One stack, split as its parts are; if these differ, along its first axis that the devices divide."""
     if len(stacks) == 1:
         return stacks[0]
-    mesh, shape = explicit_mesh(stacks), (sum(stack.shape[0] for stack in stacks), *stacks[0].shape[1:])
-    join = lambda *stacks: jnp.concatenate(stacks)
-    return automatic(join, tuple(stacks), like=mesh and evenly_split(stacks[0], shape, mesh))
+    mesh, join = explicit_mesh(stacks), lambda *stacks: jnp.concatenate(stacks)
+    if mesh is None:
+        return join(*stacks)
+    first, *others = map(sharding_of, stacks)
+    if all(other == first for other in others) and not (first and entries(first.spec, 1)[0]):
+        return automatic(join, tuple(stacks), like=stacks[0])
+    shape = (sum(stack.shape[0] for stack in stacks), *stacks[0].shape[1:])
+    return automatic(join, tuple(stacks), like=evenly_split(stacks[0], shape, mesh))
 
 
 def _taken_apart(members: Sequence[Matrices], stack: jax.Array) -> list[jax.Array]:
     ends = itertools.accumulate(matrices.count for matrices in members)
-    return [matrices.leaf_of_wide(stack[end - matrices.count : end]) for matrices, end in zip(members, ends, strict=True)]
+    return [
+        matrices.leaf_of_wide(stack[end - matrices.count : end]) for matrices, end in zip(members, ends, strict=True)
+    ]
 
 
 def on_stacks(

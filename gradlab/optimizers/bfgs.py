@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from gradlab.core import check
+from gradlab.core.axes import laid_like, raveled
 from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import norm
 from gradlab.core.rule import static
@@ -58,7 +59,7 @@ def _vector(tree: Tree, like: Tree, dtype: Any) -> jax.Array:
 
 
 def _reals(leaf: jax.Array) -> jax.Array:
-    leaf = jnp.ravel(leaf)
+    leaf = raveled(leaf)
     return jnp.concatenate([leaf.real, leaf.imag]) if jnp.iscomplexobj(leaf) else leaf
 
 
@@ -73,7 +74,7 @@ def _tree(vector: jax.Array, grads: Tree, like: Tree) -> Tree:
         parts = [vector[start : start + p.size], vector[start + p.size : start + 2 * p.size]]
         start += p.size * (2 if jnp.iscomplexobj(p) else 1)
         flat = jax.lax.complex(*parts) if jnp.iscomplexobj(p) else parts[0]
-        new.append(None if g is None else flat.reshape(p.shape).astype(g.dtype))
+        new.append(None if g is None else laid_like(flat.reshape(p.shape).astype(g.dtype), g))
     return jax.tree.unflatten(treedef, new)
 
 

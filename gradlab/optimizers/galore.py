@@ -10,6 +10,7 @@ where ``direction`` is that of the inner optimizer, whose state has the shape of
 changes.  Other leaves go to the inner optimizer as they are.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -20,6 +21,7 @@ from optax.contrib import GaLoreDimensionNumbers, GaLoreState
 
 from gradlab.core import check
 from gradlab.core import tree as trees
+from gradlab.core.axes import automatic
 from gradlab.core.decompositions import svd
 from gradlab.core.leafwise import leafwise
 from gradlab.core.numerics import finite_or_nan
@@ -99,27 +101,41 @@ def _scale_by_galore_init(params, *, inner, rank, weight_dimension_numbers):
 def _leading_vectors_rule(g, projector, *, axes):
     if axes is None:
         return g, projector
+    vectors = functools.partial(_leading_vectors, axes=axes, rank=projector.shape[1])
+    return g, automatic(vectors, (g,), like=projector)
+
+
+def _leading_vectors(g, *, axes, rank):
     matrix = jax.lax.stop_gradient(_as_matrix(g, axes))
     single = jnp.complex64 if jnp.iscomplexobj(g) else jnp.float32
     left, _, right = svd(finite_or_nan(matrix.astype(single)))
     vectors = left if matrix.shape[0] >= matrix.shape[1] else right.conj().T
-    return g, vectors[:, : projector.shape[1]]
+    return vectors[:, :rank]
 
 
 def _project_rule(g, projector, *, axes):
     if axes is None:
         return g, projector
+    return automatic(functools.partial(_projected, axes=axes), (g, projector), like=g), projector
+
+
+def _projected(g, projector, *, axes):
     matrix = _as_matrix(g, axes)
     is_tall = matrix.shape[0] >= matrix.shape[1]
-    return projector.conj().T @ matrix if is_tall else matrix @ projector, projector
+    return projector.conj().T @ matrix if is_tall else matrix @ projector
 
 
-def _lift_rule(u, projector, *, scale, axes, shape):
+def _lift_rule(g, u, projector, *, scale, axes):
     if axes is None:
-        return u, projector
+        return u, u, projector
+    lifted = automatic(functools.partial(_lifted, axes=axes, shape=g.shape), (u, projector), like=g)
+    return scale * lifted, u, projector
+
+
+def _lifted(u, projector, *, axes, shape):
     rows, columns = _sides(shape, axes)
     matrix = projector @ u if rows >= columns else u @ projector.conj().T
-    return scale * _from_matrix(matrix, axes, shape), projector
+    return _from_matrix(matrix, axes, shape)
 
 
 def _scale_by_galore_update(
@@ -144,8 +160,7 @@ def _scale_by_galore_update(
     projector = jax.lax.cond(is_due, refresh, lambda: state.projector)
     projected, _ = leafwise(_project_rule, grads, [projector], **fixed)
     updates, inner_state = inner(projected, state.base_optimizer_state, None, step=step, **extra)
-    fixed["leaf_structure"]["shape"] = jax.tree.map(jnp.shape, grads)
-    updates, _ = leafwise(_lift_rule, updates, [projector], scale=scale, **fixed)
+    updates, *_ = leafwise(_lift_rule, grads, [updates, projector], scale=scale, **fixed)
     return updates, GaLoreState(optax.safe_increment(state.count), inner_state, projector)
 
 

@@ -33,6 +33,7 @@ import optax
 from optax.contrib import MuonDimensionNumbers
 
 from gradlab.core import check
+from gradlab.core.axes import automatic
 from gradlab.core.branch import update_if
 from gradlab.core.compose import chain
 from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_here
@@ -112,8 +113,12 @@ def _noise(key: jax.Array, tree: Any) -> Any:
     leaves, treedef = jax.tree.flatten(tree)
     keys = [jax.random.fold_in(key, index) for index in range(len(leaves))]
     wide = [jnp.promote_types(jnp.float32, leaf.dtype) for leaf in leaves]
-    drawn = [jax.random.normal(one, g.shape, dtype) for one, g, dtype in zip(keys, leaves, wide, strict=True)]
+    drawn = [_drawn_like(*each) for each in zip(keys, leaves, wide, strict=True)]
     return treedef.unflatten(drawn)
+
+
+def _drawn_like(key: jax.Array, g: jax.Array, dtype: Any) -> jax.Array:
+    return automatic(lambda key: jax.random.normal(key, g.shape, dtype), (key,), like=g)
 
 
 def _scale_by_psgd_kron_update(

@@ -20,6 +20,7 @@ import optax
 
 from gradlab.core import check
 from gradlab.core import tree as trees
+from gradlab.core.buckets import unbucket
 from gradlab.core.norms import global_norm
 from gradlab.core.transform import from_optax
 from gradlab.core.update import apply_updates
@@ -75,7 +76,8 @@ def make_step(
     """A compiled training step for a loss.
 
     Args:
-      loss: ``(params, batch) -> scalar``, a mean over the batch, or ``-> (scalar, metrics)`` with a dictionary.
+      loss: ``(params, batch) -> scalar``, a mean over the batch, or ``-> (scalar, metrics)`` with a dictionary.  Where
+        the state holds `gradlab.bucket` of a tree it sees the tree.
       donate: whether the state is updated in place; false keeps the old one.
       parts: pieces of one size that a batch is cut into along its first axis, to hold the activations of one at a
         time; gradients, loss and metrics are means over them.
@@ -101,7 +103,7 @@ def make_step(
     (1.0, 5.0, 4.0)
     """
     check.in_range("parts", parts, 1)
-    with_metrics = lambda params, batch: _with_metrics(loss, params, batch)
+    with_metrics = lambda params, batch: _with_metrics(loss, unbucket(params), batch)
     if remat:
         with_metrics = jax.checkpoint(with_metrics, policy=remat if callable(remat) else None)
     gradient = jax.value_and_grad(with_metrics, has_aux=True)

@@ -1,12 +1,13 @@
 """`flatten`: an optimizer that sees all leaves of one dtype as one vector."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from gradlab.core import tree as trees
+from gradlab.core.buckets import VectorLayout, bucket, vector_layout
 from gradlab.core.leafwise import convert
 from gradlab.core.transform import Transform, transform
 
@@ -38,66 +39,40 @@ def flatten(inner: optax.GradientTransformation) -> Transform:
     return transform(_flatten_init, _flatten_update, inner=inner)
 
 
-class _Layout(NamedTuple):
-    """How a tree is laid out in vectors."""
-
-    treedef: Any  # with None leaves
-    leaves: list[Any]  # anything with the shape and dtype of each leaf; None where there is none
-
-    def join(self, leaves: list[Any]) -> Any:
-        """The leaves end to end: one vector, or one for each dtype of the layout."""
-        groups = {}
-        for like, leaf in zip(self.leaves, leaves, strict=True):
-            if like is not None:
-                leaf = jnp.zeros(like.shape, like.dtype) if leaf is None else jnp.asarray(leaf)
-                groups.setdefault(like.dtype.name, []).append(jax.lax.reshape(leaf, (like.size,)))
-        vectors = {name: jnp.concatenate(parts) for name, parts in groups.items()}
-        return next(iter(vectors.values())) if len(vectors) == 1 else vectors
-
-    def split(self, vectors: Any) -> list[Any]:
-        """The leaves that `join` put together."""
-        sizes = {}
-        for like in self.leaves:
-            if like is not None:
-                sizes.setdefault(like.dtype.name, []).append(like.size)
-        vectors = vectors if len(sizes) > 1 else dict.fromkeys(sizes, vectors)
-        parts = {name: iter(jax.lax.split(vectors[name], sizes[name])) for name in sizes}
-        cut = lambda like: jax.lax.reshape(next(parts[like.dtype.name]), like.shape)
-        return [None if like is None else cut(like) for like in self.leaves]
-
-    def tree(self, vectors: Any) -> Tree:
-        return jax.tree.unflatten(self.treedef, self.split(vectors))
-
-
-def _layout_of(tree: Tree) -> _Layout:
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=trees.is_none)
-    has_shape = lambda leaf: leaf is None or isinstance(leaf, jax.ShapeDtypeStruct)
-    return _Layout(treedef, [leaf if has_shape(leaf) else jnp.asarray(leaf) for leaf in leaves])
-
-
 def _flatten_init(params, *, inner):
-    if not jax.tree.leaves(params):
-        return inner(params)
-    layout = _layout_of(params)
-    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in layout.leaves):
-        return inner(jax.eval_shape(layout.join, layout.leaves))
-    return inner(layout.join(layout.leaves))
+    return inner(_hand(bucket(params).vectors) if jax.tree.leaves(params) else params)
+
+
+def _hand(vectors: dict[str, Any]) -> Any:
+    """One vector by itself, or none or several by the names of their dtypes."""
+    return next(iter(vectors.values())) if len(vectors) == 1 else vectors
 
 
 def _flatten_update(grads, state, params=None, *, inner, grad=None, value_fn=None, **extra):
-    layout = _layout_of(grads if params is None else params)
-    if layout.treedef.num_leaves == 0:
+    like = grads if params is None else params
+    if not jax.tree.leaves(like):
         return inner(grads, state, params, **extra)
-    leaves = {"gradients": grads} if grad is None else {"gradients": grads, "`grad`": grad}
-    for name, tree in leaves.items():
-        trees.require_same_structure(name, tree, "parameters", jax.tree.unflatten(layout.treedef, layout.leaves))
-        leaves[name] = jax.tree.leaves(tree, is_leaf=trees.is_none)
+    layout = vector_layout(like)
+    trees.require_same_structure("gradients", grads, "parameters", like)
+    leaves = layout.treedef.flatten_up_to(grads)
     if grad is not None:
-        extra["grad"] = layout.join(leaves["`grad`"])
+        trees.require_same_structure("`grad`", grad, "parameters", like)
+        extra["grad"] = _joined(layout, layout.treedef.flatten_up_to(grad))
     if value_fn is not None:
-        extra["value_fn"] = lambda vectors: value_fn(layout.tree(vectors))
-    flat_params = None if params is None else layout.join(layout.leaves)
-    updates, state = inner(layout.join(leaves["gradients"]), state, flat_params, **extra)
-    pairs = zip(layout.split(updates), leaves["gradients"], strict=True)
+        extra["value_fn"] = lambda vectors: value_fn(layout.treedef.unflatten(_cut(layout, vectors)))
+    flat_params = None if params is None else _joined(layout, layout.treedef.flatten_up_to(params))
+    updates, state = inner(_joined(layout, leaves), state, flat_params, **extra)
+    pairs = zip(_cut(layout, updates), leaves, strict=True)
     updates = [None if g is None or u is None else convert(u, jnp.result_type(g)) for u, g in pairs]
-    return jax.tree.unflatten(layout.treedef, updates), state
+    return layout.treedef.unflatten(updates), state
+
+
+def _joined(layout: VectorLayout, leaves: list[Any]) -> Any:
+    """The vectors, with zeros for what is None."""
+    columns = zip(leaves, layout.shapes, layout.names, strict=True)
+    return _hand(layout.join([jnp.zeros(shape, name) if g is None else jnp.asarray(g) for g, shape, name in columns]))
+
+
+def _cut(layout: VectorLayout, vectors: Any) -> list[Any]:
+    names = set(layout.names)
+    return layout.split(dict.fromkeys(names, vectors) if len(names) == 1 else vectors)

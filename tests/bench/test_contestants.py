@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from gradlab.bench.contestants import FLAT, LEARNING_RATE, LIBRARIES, MAX_NORM, WEIGHT_DECAY, trainings
+from gradlab.bench.contestants import BUCKETS, FLAT, LEARNING_RATE, LIBRARIES, MAX_NORM, WEIGHT_DECAY, trainings
 from gradlab.bench.trees import normal
 
 SHAPES = {"kernel": (3, 4), "bias": (4,)}
@@ -79,3 +79,10 @@ def test_one_vector_of_averages_makes_the_steps_of_the_tree():
     flat, plain = (trainings(SHAPES, False, libraries)["gradlab"] for libraries in (FLAT, LIBRARIES))
     for _ in range(3):
         chex.assert_trees_all_close(flat.step(), plain.step(), rtol=1e-6)
+
+
+def test_buckets_make_the_steps_of_the_tree():
+    buckets, plain = (trainings(SHAPES, False, libraries)["gradlab"] for libraries in (BUCKETS, LIBRARIES))
+    for _ in range(3):
+        buckets.step()
+        chex.assert_trees_all_close(buckets.params, plain.step(), rtol=1e-6)

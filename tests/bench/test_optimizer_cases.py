@@ -29,7 +29,7 @@ def test_every_tree_has_its_rows_and_eager_ones_only_where_leaves_are_small():
     kinds |= {"clip-step", "clip-step-bytes", "clip-step-kernels"}
     expected = {f"{kind}/{tree}" for kind in kinds for tree in TREES}
     assert set(names) == expected | {
-        f"{kind}/{tree}" for kind in ("eager", "flat-step") for tree in ("width-64", "580-leaves")
+        f"{kind}/{tree}" for kind in ("eager", "flat-step", "bucket-step") for tree in ("width-64", "580-leaves")
     } | {"import"}
 
 

@@ -48,7 +48,7 @@ def test_smoke_every_kind_of_row_is_measured(report):
 @pytest.mark.peers
 def test_torch_is_a_column_where_it_has_a_counterpart(report):
     with_torch = {row.name for row in report.rows if row.torch is not None}
-    assert with_torch == {"step/tiny", "clip-step/tiny", "eager/tiny", "flat-step/tiny"}
+    assert with_torch == {"step/tiny", "clip-step/tiny", "eager/tiny", "flat-step/tiny", "bucket-step/tiny"}
     for row in report.rows:
         assert (row.torch is None) == (row.torch_ratio is None)
 

@@ -109,7 +109,8 @@ def test_signed_blocks_are_kept_to_a_code(x, seed):
 def test_non_negative_blocks_are_kept_to_a_code(x, seed):
     got, scale = by_block(round_trip(INT8, np.abs(x), seed, non_negative=True)), scales_of(x)
     exact = np.abs(by_block(x))
-    assert np.all(got >= 0)
+    is_above_zero = (exact > TINY) & (scale >= 2.0**33 * TINY)  # the least code of a smaller scale is below TINY
+    assert np.all((got > 0) >= is_above_zero)
     assert np.all(np.abs(codes_of(got / scale, 2) - codes_of(exact / scale, 2))[exact > TINY] < 1 + 1e-3)
 
 

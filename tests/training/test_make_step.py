@@ -49,6 +49,18 @@ def plain(tx, steps):
     return weights, history
 
 
+def test_buckets_are_trained_like_the_tree_and_in_place():
+    expected, history = plain(TX["adamw"](), 3)
+    state, step, losses = start_step(TX["adamw"](), gradlab.bucket(params())), make_step(loss, parts=2, remat=True), []
+    program = step.lower(state, batch()).compile()
+    assert program.memory_analysis().alias_size_in_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    for _ in range(3):
+        state, metrics = step(state, batch())
+        losses.append(float(metrics["loss"]))
+    chex.assert_trees_all_close(gradlab.unbucket(state).params, expected, rtol=2e-4, atol=1e-6)
+    np.testing.assert_allclose(losses, history, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", TX)
 def test_it_makes_the_steps_of_a_plain_loop(name):
     expected, history = plain(TX[name](), 3)

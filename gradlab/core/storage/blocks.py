@@ -6,11 +6,11 @@ With x the numbers of a block, u uniform in [0, 1), bits(x) those of a float32 r
     scale = the least power of two that is not below max |x|
     root(t, k) = float(bits(t) / 2^k + bits(1) - bits(1) / 2^k)   t^(1/2^k) where that is a power of two, between lines
     code = sign(x) * floor(float(bits(root(|x| / scale, 1)) + bits(127) - bits(1)) + u)                           signed
-    code = floor(float(bits(root(x / scale, 2)) + bits(255) - bits(1)) + u)                                       x >= 0
+    code = max(floor(float(bits(root(x / scale, 2)) + bits(255) - bits(1)) + u), 1)                 x > 0, 0 if x = 0
 
 The codes are nearly ``127 sqrt(|x| / scale)`` and ``255 (x / scale)^(1/4)``: fine near zero, so that what Adam divides,
 and what it divides by, go down to 6e-5 and 1.5e-5 of the scale, and a step is hardly ever the quotient of a number that
-was kept and one that was lost.  They are whole numbers plus lines, whose inverse is exact: between two neighbouring
+was kept and one that was lost; nothing above zero is ever kept as zero where numbers are divided by.  They are whole numbers plus lines, whose inverse is exact: between two neighbouring
 codes x is a line too, but for a few of them, so that what is rounded by chance is right on average.
 
 Rounding to the nearest code would stop an average with decay 0.999, whose steps are a thousandth of its value and less
@@ -73,7 +73,7 @@ def to_blocks(x: jax.Array, seed: jax.Array, *, non_negative: bool, block: int) 
     # Last a choice between arrays: XLA computes those once, where it repeats a conversion for each of its readers, who
     # would then still read the old codes and not let the new ones be written over them.
     if non_negative:
-        return Blocks(jnp.where(x > 0, codes.astype(jnp.uint8), 0), exponents)
+        return Blocks(jnp.where(x > 0, jnp.maximum(codes.astype(jnp.uint8), 1), 0), exponents)
     codes = codes.astype(jnp.int8)
     return Blocks(jnp.where(x < 0, -codes, codes), exponents)
 

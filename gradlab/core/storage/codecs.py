@@ -4,6 +4,7 @@ What an array became says by its type how to read it, so `decoded` needs nothing
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab.core import check
+from gradlab.core.axes import automatic
 from gradlab.core.storage.blocks import Blocks, from_blocks, to_blocks
 from gradlab.core.storage.rounding import joined, split, stochastic_bfloat16
 
@@ -97,7 +99,10 @@ class Int8:
         check.in_range("block", self.block, 1)
 
     def encoded(self, x: jax.Array, seed: jax.Array, non_negative: bool) -> Any:
-        return to_blocks(x, seed, non_negative=non_negative, block=self.block) if x.size >= self.least else x
+        if x.size < self.least:
+            return x
+        blocks = functools.partial(to_blocks, non_negative=non_negative, block=self.block)
+        return automatic(blocks, (x, seed), like=x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +194,7 @@ def decoded(kept: Any) -> jax.Array:
     if isinstance(kept, Parts):
         return jax.lax.complex(decoded(kept.real), decoded(kept.imag))
     if isinstance(kept, Blocks):
-        return from_blocks(kept)
+        return automatic(from_blocks, (kept,), like=kept.codes)
     if isinstance(kept, Split):
         return joined(*kept)
     if isinstance(kept, Factors):

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jax.extend.core import Literal
 
+from gradlab.core.axes import laid_like
 from gradlab.core.storage.codecs import decoded
 
 Tree = Any
@@ -60,9 +61,10 @@ def _run_one(equation: Any, arguments: Sequence[Any], hooks: Mapping[int, Hook])
         return _run(inner.jaxpr, inner.consts, arguments, hooks)
     bound = equation.primitive.get_bind_params(equation.params)
     functions, params = bound if isinstance(bound, tuple) else ((), bound)  # a pair before JAX 0.10
-    results = equation.primitive.bind(*functions, *arguments, **params)
+    with equation.ctx.manager:  # an operation with automatic axes among others with explicit ones
+        results = equation.primitive.bind(*functions, *arguments, **params)
     results = list(results) if equation.primitive.multiple_results else [results]
     stored = {index: hook(results[index]) for index, hook in hooks.items()}
     for index, kept in stored.items():
-        results[index] = decoded(kept).astype(results[index].dtype)
+        results[index] = laid_like(decoded(kept).astype(results[index].dtype), results[index])
     return results, stored

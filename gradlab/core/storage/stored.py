@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from gradlab.core import check
+from gradlab.core.axes import laid_like
 from gradlab.core.rule import static
 from gradlab.core.storage.codecs import Codec, Factored, Storage, codec, decoded, encoded, is_kept
 from gradlab.core.storage.reading import run_storing
@@ -118,7 +119,9 @@ def _store_update(grads, state, params=None, *, inner, storage, **extra):
     key, seeds = _seeds(state.rng_key)
     plan = lambda results: (results[0], _planned(results[1], storage, seeds))
     updates, inner_state = run_storing(step, operands, plan)
-    return updates, StoredState(key, inner_state)
+    leaves, treedef = jax.tree.flatten(inner_state)
+    where_they_were = map(laid_like, leaves, jax.tree.leaves(state.inner_state))
+    return updates, StoredState(key, treedef.unflatten(where_they_were))
 
 
 def _seeds(key: Any) -> tuple[Any, Any]:
