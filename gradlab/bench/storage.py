@@ -10,24 +10,36 @@ and temporaries; it writes over what it was given.
 
 import argparse
 import functools
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 
 from gradlab.bench.paired import Contestant, paired, ratio
+from gradlab.bench.storage_gaps import STORAGES as STORAGES_OF_GAPS
+from gradlab.bench.storage_gaps import Gap, gaps
 from gradlab.bench.trees import Shapes, count_params, gpt2_shapes, normal, structs
-from gradlab.core.storage import CODECS, Storage, store, with_residuals
-from gradlab.core.update import apply_updates, eval_params
-from gradlab.optimizers import REGISTRY
-from gradlab.tasks.task import Task
+from gradlab.core.storage import CODECS, Storage, with_residuals
+from gradlab.core.update import apply_updates
+from gradlab.optimizers import REGISTRY, adamw
+from gradlab.tasks.catalogue import chars, digits_mlp
 
 LEARNING_RATE = 1e-3
 STORAGES: dict[str, Storage] = {name: name for name in CODECS} | {"int8, nu factored": {"mu": "int8", "nu": "factored"}}
+
+TASKS = {
+    "digits_mlp": (digits_mlp, {"steps": 300, "batch_size": 64}),
+    "chars": (
+        functools.partial(chars, max_characters=20_000, context=16, width=32, layers=1, heads=2),
+        {"steps": 100, "batch_size": 16},
+    ),
+}
+"""What gaps are measured on: a network of three layers, and a small transformer."""
 
 Row = list[str]
 
@@ -64,9 +76,9 @@ def bytes_rows(shapes: Shapes) -> Iterator[Row]:
     """AdamW under each storage: storage, bytes of state, of the arguments of a step and of its temporaries."""
     params, count = structs(shapes), count_params(shapes)
     for name, storage in {"none": None, **STORAGES}.items():
-        yield [f"adamw, {name}", *_planned(_of(REGISTRY["adamw"], storage), params, count)]
+        yield [f"adamw, {name}", *_planned(_adamw(storage), params, count)]
     low = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, jnp.bfloat16), params)
-    residuals = with_residuals(_of(REGISTRY["adamw"], "int8"))
+    residuals = with_residuals(_adamw("int8"))
     yield ["adamw, int8, bfloat16 parameters with residuals", *_planned(residuals, low, count)]
 
 
@@ -76,11 +88,8 @@ def _planned(tx: Any, params: Any, count: int) -> Row:
     return [f"{size:.2f}" for size in sizes]
 
 
-def _of(factory: Callable, storage: Storage) -> Any:
-    """An optimizer of the registry at one learning rate where it has no default."""
-    required = inspect.Parameter.empty
-    missing = [p.name for p in inspect.signature(factory).parameters.values() if p.default is required]
-    return factory(**{name: LEARNING_RATE for name in missing}, storage=storage)
+def _adamw(storage: Storage) -> Any:
+    return adamw(LEARNING_RATE, storage=storage)
 
 
 def time_rows(shapes: Shapes, rounds: int) -> Iterator[Row]:
@@ -95,7 +104,7 @@ def time_rows(shapes: Shapes, rounds: int) -> Iterator[Row]:
 
 
 def _training(storage: Storage, shapes: Shapes, grads: Any) -> Contestant:
-    tx = _of(REGISTRY["adamw"], storage)
+    tx = _adamw(storage)
     params = jax.tree.map(jnp.asarray, normal(shapes, 0, 0.02))
     run, now = compiled_step(tx, params), [params, tx.init(params)]
 
@@ -106,62 +115,15 @@ def _training(storage: Storage, shapes: Shapes, grads: Any) -> Contestant:
     return Contestant(turn)
 
 
-def final_losses(
-    task: Task,
-    tx: optax.GradientTransformation,
-    storage: Storage,
-    *,
-    seeds: int = 5,
-    steps: int = 300,
-    batch_size: int = 64,
-) -> np.ndarray:
-    """The loss on the training data after training, for each seed.
-
-    Seeds are lanes, each with its own initial parameters, batches and rounding, the same whatever the storage.
-
-    Args:
-      task: what is trained.
-      tx: an optimizer.
-      storage: as for `gradlab.store`; None for the optimizer itself.
-      seeds: how many.
-      steps: updates.
-      batch_size: examples in an update.
-    """
-    lanes = jax.vmap(functools.partial(_final_loss, task, tx, storage, steps, batch_size))
-    return np.asarray(jax.jit(lanes)(jnp.arange(seeds)))
-
-
-def _final_loss(task: Task, tx: Any, storage: Storage, steps: int, batch_size: int, seed: jax.Array) -> jax.Array:
-    tx = tx if storage is None else store(tx, storage, seed=seed)
-    key = jax.random.key(seed)
-    params, model_state = task.init(key)
-    rows = jax.tree.leaves(task.train)[0].shape[0]
-
-    def body(carry, index):
-        params, model_state, state = carry
-        now = jax.random.fold_in(key, index)
-        batch = jax.tree.map(lambda x: jnp.asarray(x)[jax.random.randint(now, (batch_size,), 0, rows)], task.train)
-        loss = lambda params: task.loss(params, model_state, batch, now)
-        (value, model_state), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        of_params = lambda params: loss(params)[0]
-        updates, state = tx.update(grads, state, params, value=value, value_fn=of_params)
-        return (apply_updates(params, updates), model_state, state), None
-
-    start = (params, model_state, tx.init(params))
-    (params, model_state, state), _ = jax.lax.scan(body, start, jnp.arange(steps))
-    return task.metrics(eval_params(tx, state, params), model_state, task.train)["loss"]
-
-
-def gap_rows(task: Task, optimizers: Sequence[str], storages: Sequence[str], **run: int) -> Iterator[Row]:
-    """Optimizers under storages: the mean loss, its mean difference from float32, the spread over seeds in float32."""
-    for name in optimizers:
-        tx = _of(REGISTRY[name], None)
-        exact = final_losses(task, tx, None, **run)
-        for storage in storages:
-            losses = final_losses(task, tx, storage, **run)
-            gap = np.mean(losses - exact)
-            cells = [f"{losses.mean():.4f}", f"{gap:+.4f}", f"{100 * gap / exact.mean():+.1f} %", f"{exact.std():.4f}"]
-            yield [f"{name}, {storage}", *cells]
+def gap_rows(found: Iterable[Gap], out: Path | None) -> Iterator[Row]:
+    """The gaps as rows, each as soon as it is known, and as CSV."""
+    seen = []
+    for gap in found:
+        seen.append({**gap._asdict(), "is_noticed": gap.is_noticed})
+        if out is not None:
+            pd.DataFrame(seen).to_csv(out, index=False)
+        numbers = (f"{gap.learning_rate:g}", *(f"{x:.4g}" for x in (gap.exact, gap.spread, gap.loss)))
+        yield [f"{gap.optimizer}, {gap.storage}", *numbers, f"{gap.gap:+.2g} ± {gap.error:.1g}", "*" * gap.is_noticed]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -170,10 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("what", choices=["bytes", "time", "gaps"])
     parser.add_argument("--layers", type=int, default=12, help="of the GPT-2 whose shapes are timed and counted")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--task", choices=["digits_mlp", "chars"], default="digits_mlp")
+    parser.add_argument("--task", choices=TASKS, default="digits_mlp")
     parser.add_argument("--optimizers", default="adamw", help="names with commas between them, or 'all'")
-    parser.add_argument("--storages", default="bfloat16,bfloat16_stochastic,int8")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--storages", default=",".join(STORAGES_OF_GAPS))
+    parser.add_argument("--out", type=Path, help="a CSV file for the gaps")
     options = parser.parse_args(arguments)
     shapes = gpt2_shapes(layers=options.layers)
     if options.what == "bytes":
@@ -181,11 +143,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif options.what == "time":
         _print(["", "ms a step", "without", "ratio"], time_rows(shapes, options.rounds))
     else:
-        from gradlab.tasks import TASKS
-
+        task, run = TASKS[options.task]
         names = sorted(REGISTRY) if options.optimizers == "all" else options.optimizers.split(",")
-        rows = gap_rows(TASKS[options.task](), names, options.storages.split(","), steps=options.steps)
-        _print([options.task, "loss", "gap", "", "spread"], rows)
+        storages = {name: STORAGES_OF_GAPS[name] for name in options.storages.split(",")}
+        found = gaps(task(), {name: REGISTRY[name] for name in names}, storages, **run)
+        header = [options.task, "rate", "float32", "spread", "loss", "gap", "noticed"]
+        _print(header, gap_rows(found, options.out))
 
 
 def _print(header: Row, rows: Iterator[Row]) -> None:

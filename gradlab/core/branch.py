@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from gradlab.core.axes import laid_like
 from gradlab.core.leafwise import convert
 
 Tree = Any
@@ -37,7 +38,8 @@ def update_if(
 ) -> tuple[Tree, Tree]:
     """``update()``, which returns ``(updates, state)``, where ``predicate`` holds; elsewhere ``(otherwise, state)``.
 
-    Neither branch changes a dtype: a new state is stored as the old one was, and ``otherwise`` as the updates are.
+    Neither branch changes a dtype, or how an array is split: a new state is stored as the old one was, and
+    ``otherwise`` as the updates are.
 
     Args:
       predicate: () bool.
@@ -53,11 +55,12 @@ def update_if(
 
     def left_out():
         if otherwise is None:
-            return jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), expected), state
-        return jax.tree.map(lambda u, like: convert(jnp.asarray(u), like.dtype), otherwise, expected), state
+            return jax.tree.map(lambda like: laid_like(jnp.zeros(like.shape, like.dtype), like), expected), state
+        return jax.tree.map(_stored_as, otherwise, expected), state
 
     return jax.lax.cond(any_lane(predicate), lambda: jax.lax.cond(predicate, taken, left_out), left_out)
 
 
 def _stored_as(new: Any, old: Any) -> jax.Array:
-    return convert(jnp.asarray(new), jnp.asarray(old).dtype)
+    old = old if isinstance(old, jax.ShapeDtypeStruct) else jnp.asarray(old)
+    return laid_like(convert(jnp.asarray(new), old.dtype), old)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gradlab.core import check
@@ -56,13 +56,14 @@ def zero_layout(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axis
     Args:
       tx: the optimizer.
       params: arrays or shapes.
-      mesh: with automatic axes (``jax.sharding.AxisType.Auto``).
+      mesh: of devices; its axes count as automatic ones.
       axis: over which batches and slots are split.  Of each parameter the first axis is split that the devices divide;
         one that has none, such as a short bias, stays whole.
 
     Raises:
-      ValueError: the mesh has no such axis, or it is not automatic.
+      ValueError: the mesh has no such axis.
     """
+    mesh = _automatic(mesh, axis)
     split, whole = _split(params, mesh, axis), NamedSharding(mesh, P())
     slots = _split_slots(tx, params, split, mesh, axis)
     return Layout(jax.tree.map(lambda _: whole, params), slots, split, NamedSharding(mesh, P(axis)), whole, axis)
@@ -70,6 +71,7 @@ def zero_layout(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axis
 
 def fsdp_layout(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axis: str = "data") -> Layout:
     """Parameters and what the optimizer keeps split over an axis of the mesh; arguments as for `zero_layout`."""
+    mesh = _automatic(mesh, axis)
     split = _split(params, mesh, axis)
     slots = _split_slots(tx, params, split, mesh, axis)
     return Layout(split, slots, split, NamedSharding(mesh, P(axis)), NamedSharding(mesh, P()), axis)
@@ -88,14 +90,16 @@ def layout_of(tx: optax.GradientTransformation, params: Tree, shardings: Tree, b
     return Layout(shardings, slots, shardings, batch, NamedSharding(batch.mesh, P()), None)
 
 
-def _split(params: Tree, mesh: Mesh, axis: str) -> Tree:
+def _automatic(mesh: Mesh, axis: str) -> Mesh:
+    """The mesh with automatic axes: outside of the shares XLA decides how the update is split."""
     check.one_of("axis of the mesh", axis, mesh.axis_names)
-    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    if kinds[axis] is not AxisType.Auto:
-        raise ValueError(
-            f"the axis {axis!r} of the mesh is {kinds[axis].name.lower()}, but layouts leave the update to XLA: make "
-            f"the mesh with axis_types=(jax.sharding.AxisType.Auto,) * {len(mesh.axis_names)}"
-        )
+    kinds = (AxisType.Auto,) * len(mesh.axis_names)
+    if isinstance(mesh, AbstractMesh):
+        return AbstractMesh(mesh.axis_sizes, mesh.axis_names, axis_types=kinds)
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
+
+
+def _split(params: Tree, mesh: Mesh, axis: str) -> Tree:
     return jax.tree.map(lambda leaf: _along_first(leaf.shape, mesh, axis), params)
 
 
@@ -112,6 +116,21 @@ def _split_slots(tx: Any, params: Tree, split: Tree, mesh: Mesh, axis: str) -> T
     beside, shapes = state_specs(tx, split, params), jax.eval_shape(tx.init, params)
     own = lambda sharding, leaf: sharding if any(sharding.spec) else _along_first(leaf.shape, mesh, axis)
     return jax.tree.map(own, beside, shapes)
+
+
+def within(layout: Layout | None, function: Callable) -> Callable:
+    """The function, which to be traced needs the mesh of its arguments' layout, not the explicit one that is set."""
+    if layout is None or layout.axis is None:
+        return function
+    mesh = layout.batch.mesh.abstract_mesh
+
+    def run(*arguments):
+        if jax.sharding.get_abstract_mesh().empty:
+            return function(*arguments)
+        with jax.sharding.use_abstract_mesh(mesh):
+            return function(*arguments)
+
+    return run
 
 
 def split_gradient(gradient: Callable, layout: Layout) -> Callable:

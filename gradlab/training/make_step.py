@@ -24,7 +24,7 @@ from gradlab.core.buckets import unbucket
 from gradlab.core.norms import global_norm
 from gradlab.core.transform import from_optax
 from gradlab.core.update import apply_updates
-from gradlab.training.layouts import Layout, split_gradient
+from gradlab.training.layouts import Layout, split_gradient, within
 
 Tree = Any
 
@@ -55,7 +55,7 @@ def start_step(tx: optax.GradientTransformation, params: Tree, layout: Layout | 
     begin = lambda tx, params: StepState(jnp.zeros([], jnp.int32), params, tx.init(params), tx)
     params = jax.tree.map(lambda p, sharding: jax.device_put(p, sharding, may_alias=False), params, layout.params)
     near = layout if layout.near is None else layout._replace(opt_state=layout.near)
-    state = jax.jit(begin, out_shardings=_shardings(near))(tx, params)
+    state = jax.jit(within(layout, begin), out_shardings=_shardings(near))(tx, params)
     return state if layout.near is None else state._replace(opt_state=jax.device_put(state.opt_state, layout.opt_state))
 
 
@@ -131,7 +131,7 @@ def make_step(
         return new, {**metrics, "loss": value, "grad_norm": global_norm(grads)}
 
     placed = {} if layout is None else _placed(layout)
-    return jax.jit(step, donate_argnums=0 if donate else (), **placed)
+    return jax.jit(within(layout, step), donate_argnums=0 if donate else (), **placed)
 
 
 def _placed(layout: Layout) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def _lawa_init(params, *, size, accumulator_dtype):
     return WindowState(
         count=jnp.zeros([], jnp.int32),
         taken=jnp.zeros([], jnp.int32),
-        window=jax.tree.map(lambda p: jnp.zeros((size, *jnp.shape(p)), dtype(p)), params),
+        window=jax.tree.map(lambda p: jnp.broadcast_to(jnp.zeros_like(p, dtype(p)), (size, *jnp.shape(p))), params),
     )
 
 

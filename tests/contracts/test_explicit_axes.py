@@ -90,7 +90,11 @@ def compare(case, name, tx, expected, program, **options):
         "state": specs(state),
     }
 
-for name, tx in [(name, optimizer(name)) for name in sorted(gradlab.REGISTRY)]:
+wrapped = {
+    "every second": gradlab.MultiSteps(gradlab.adamw(0.01), 2),
+    "window": gradlab.chain(gradlab.sgd(0.01), gradlab.lawa(2, 2)),
+}
+for name, tx in [*((name, optimizer(name)) for name in sorted(gradlab.REGISTRY)), *wrapped.items()]:
     program = jax.jit(lambda params, targets, name=name, tx=tx, **options: run(name, tx, params, targets, **options))
     expected, _, _ = program(PARAMS, TARGETS)
     compare(name, name, tx, expected, program)
@@ -122,7 +126,13 @@ def found(tmp_path_factory):
     quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     flags = f"--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false {quick}"
     paths = os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": paths,
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
     cases = json.dumps([ONE_BYTE, ONE_BY_ONE, TOGETHER])
     command = [sys.executable, "-c", PROGRAM, str(folder), cases]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -132,6 +142,8 @@ def found(tmp_path_factory):
 
 CASES = [
     *NAMES,
+    "every second",
+    "window",
     *(f"{name} int8" for name in ONE_BYTE),
     *(f"{name} one by one" for name in ONE_BY_ONE),
     *(f"{name} together" for name in TOGETHER),

@@ -145,6 +145,32 @@ found["nnx"] = {
     "mu": [list(leaf.sharding.spec) for leaf in jax.tree.leaves(state.opt_state[0].mu) if leaf.ndim == 2],
 }
 
+explicit, steps = jax.make_mesh((4, 2), ("data", "model")), {}
+clipped = optimizers["clipped"]
+for kind in ("zero_layout", "fsdp_layout"):
+    steps[kind] = train(clipped, getattr(gradlab, kind)(clipped, params(), explicit))[1]
+    with jax.set_mesh(explicit):
+        steps[f"{kind} within"] = train(clipped, getattr(gradlab, kind)(clipped, params(), explicit))[1]
+
+def of_products(weights, batch):
+    return jnp.mean((jnp.dot(jnp.tanh(batch["x"] @ weights["in"]), weights["out"], out_sharding=P("data")) - 1) ** 2)
+
+weights = {"in": 0.1 * jnp.ones((16, 32)), "out": jnp.eye(32, 4)}
+shardings = {"in": NamedSharding(explicit, P(None, "model")), "out": NamedSharding(explicit, P("model", None))}
+muon = optimizers["muon"]
+tensor = gradlab.layout_of(muon, weights, shardings, NamedSharding(explicit, P("data")))
+with jax.set_mesh(explicit):
+    split_step = gradlab.make_step(of_products, layout=tensor)
+    state, metrics = split_step(gradlab.start_step(muon, weights, tensor), batch)
+alone_step = gradlab.make_step(lambda w, b: jnp.mean((jnp.tanh(b["x"] @ w["in"]) @ w["out"] - 1) ** 2))
+alone, expected = alone_step(gradlab.start_step(muon, weights), batch)
+found["explicit"] = {
+    "losses": steps,
+    "tensor": [float(metrics["loss"]), float(expected["loss"])],
+    "gap": max(float(np.abs(np.asarray(state.params[name]) - alone.params[name]).max()) for name in weights),
+    "in": list(state.params["in"].sharding.spec),
+}
+
 import orbax.checkpoint as ocp
 state, _ = train(tx, layout)
 with ocp.StandardCheckpointer() as saver:
@@ -165,7 +191,8 @@ json.dump(found, open(sys.argv[1] + "/found.json", "w"))
 
 
 def environment(devices):
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
+    quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    flags = f"--xla_force_host_platform_device_count={devices} {quick}"
     paths = os.pathsep.join(filter(None, sys.path))
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
 
@@ -239,6 +266,19 @@ def test_a_state_of_nnx_is_laid_out_as_its_model_says(found):
     assert found["nnx"]["mu"] == [[None, "model"], ["model", None]]
 
 
+@pytest.mark.parametrize("kind", ["zero_layout", "fsdp_layout"])
+@pytest.mark.parametrize("where", ["", " within"])
+def test_a_mesh_with_explicit_axes_counts_as_automatic(found, kind, where):
+    np.testing.assert_allclose(
+        found["explicit"]["losses"][kind + where], found["clipped zero_layout"]["losses"][0], rtol=1e-5
+    )
+
+
+def test_a_model_with_explicit_axes_keeps_them(found):
+    np.testing.assert_allclose(*found["explicit"]["tensor"], rtol=1e-5)
+    assert found["explicit"]["gap"] < 1e-5 and found["explicit"]["in"] == [None, "model"]
+
+
 def test_a_checkpoint_of_one_mesh_goes_on_on_another(found):
     after, straight, step, devices = found["restored"]
     np.testing.assert_allclose(after, straight, rtol=1e-5)
@@ -250,11 +290,8 @@ def test_what_does_not_fit_is_refused():
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
     with pytest.raises(ValueError, match="axis of the mesh 'dta'; did you mean 'data'?"):
         zero_layout(tx, weights, mesh, "dta")
-    explicit = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
     with pytest.raises(ValueError, match="memory of the device 'hosts'"):
         zero_layout(tx, weights, mesh).slots_on("hosts")
-    with pytest.raises(ValueError, match="axis 'data' of the mesh is explicit, but layouts leave the update to XLA"):
-        zero_layout(tx, weights, explicit)
 
 
 MANY = (

@@ -9,9 +9,9 @@ With x the numbers of a block, u uniform in [0, 1), bits(x) those of a float32 r
     code = max(floor(float(bits(root(x / scale, 2)) + bits(255) - bits(1)) + u), 1)                 x > 0, 0 if x = 0
 
 The codes are nearly ``127 sqrt(|x| / scale)`` and ``255 (x / scale)^(1/4)``: fine near zero, so that what Adam divides,
-and what it divides by, go down to 6e-5 and 1.5e-5 of the scale, and a step is hardly ever the quotient of a number that
-was kept and one that was lost; nothing above zero is ever kept as zero where numbers are divided by.  They are whole numbers plus lines, whose inverse is exact: between two neighbouring
-codes x is a line too, but for a few of them, so that what is rounded by chance is right on average.
+and what it divides by, go down to 6e-5 and 1.5e-5 of the scale.  What is divided by is never kept as zero unless it is:
+a step is not the quotient of a number that was kept and one that was lost.  The lines have an exact inverse, and x is a
+line between most neighbouring codes, so that what is rounded by chance is right on average.
 
 Rounding to the nearest code would stop an average with decay 0.999, whose steps are a thousandth of its value and less
 than a code apart; rounded by chance it moves on average as it should.
