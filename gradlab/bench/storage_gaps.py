@@ -19,12 +19,21 @@ import numpy as np
 from gradlab.core.storage import CODECS, MOMENTS, Factored, Storage, slots, store
 from gradlab.core.storage.slots import NON_NEGATIVE
 from gradlab.core.update import apply_updates, eval_params
+from gradlab.tasks.catalogue import chars, digits_mlp
 from gradlab.tasks.task import Task
 
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 STORAGES: dict[str, Storage] = {name: name for name in CODECS if name not in ("float32", "factored")} | {
     "factored": Factored(least=32)  # networks of these tasks have no sides of 128
 }
+TASKS = {
+    "digits_mlp": (digits_mlp, {"steps": 200, "batch_size": 64}),
+    "chars": (
+        functools.partial(chars, max_characters=20_000, context=16, width=32, layers=1, heads=2),
+        {"steps": 100, "batch_size": 16},
+    ),
+}
+"""What is trained: a network of three layers, and a small transformer, with the length of a run."""
 
 
 class Gap(NamedTuple):

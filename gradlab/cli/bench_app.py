@@ -108,3 +108,32 @@ def instruments_cost(
 
         request = {"quick": quick, "rounds": rounds, "out": out, "overwrite": overwrite}
         bench_instruments(rows or ["*"], terminal=Terminal(quiet), **request)
+
+
+@bench_app.command()
+def storage(
+    parts: Annotated[str, typer.Option(metavar="NAME,...", help="Tables to make: bytes, time, gaps.")] = "bytes,time",
+    optimizers: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Whose final losses are compared, or all.")
+    ] = "adamw,lion,muon,soap",
+    storages: Annotated[str, typer.Option(metavar="NAME,...", help="With which, or all.")] = "all",
+    task: Annotated[str, typer.Option(metavar="NAME", help="On what: digits_mlp or chars.")] = "digits_mlp",
+    layers: Annotated[int, typer.Option(min=1, help="Of the GPT-2 whose shapes are counted and timed.")] = 12,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each time.")] = 11,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the tables.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what moments in fewer bits save, cost, and change: bytes, time of a step, final losses.
+
+    [bold]Examples[/bold]
+
+    gradlab bench storage --parts bytes
+
+    gradlab bench storage --parts gaps --optimizers all --task chars --out runs/gaps
+    """
+    with user_errors():
+        from gradlab.cli.bench_storage import Request, bench_storage
+
+        request = Request(parts, optimizers, storages, task, layers, rounds)
+        bench_storage(request, out=out, overwrite=overwrite, terminal=Terminal(quiet))

@@ -21,8 +21,10 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gradlab.core import check
+from gradlab.core.axes import entries
 from gradlab.core.specs import state_specs
 from gradlab.core.transform import from_optax
+from gradlab.core.tree import path_name
 
 Tree = Any
 
@@ -50,7 +52,9 @@ class Layout(NamedTuple):
         return self._replace(opt_state=far, near=self.opt_state)
 
 
-def zero_layout(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axis: str = "data") -> Layout:
+def zero_layout(
+    tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axis: str = "data", *, shardings: Tree | None = None
+) -> Layout:
     """Parameters on every device, what the optimizer keeps split over an axis of the mesh.
 
     Args:
@@ -59,20 +63,23 @@ def zero_layout(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axis
       mesh: of devices; its axes count as automatic ones.
       axis: over which batches and slots are split.  Of each parameter the first axis is split that the devices divide;
         one that has none, such as a short bias, stays whole.
+      shardings: how the model itself splits its parameters over other axes of the mesh (tensor parallelism): a
+        ``NamedSharding`` for each, as for `layout_of`.  The axis then splits the first axis that these leave whole.
 
     Raises:
-      ValueError: the mesh has no such axis.
+      ValueError: the mesh has no such axis, or the model splits a parameter over it.
     """
-    mesh = _automatic(mesh, axis)
-    split, whole = _split(params, mesh, axis), NamedSharding(mesh, P())
-    slots = _split_slots(tx, params, split, mesh, axis)
-    return Layout(jax.tree.map(lambda _: whole, params), slots, split, NamedSharding(mesh, P(axis)), whole, axis)
+    fully = fsdp_layout(tx, params, mesh, axis, shardings=shardings)
+    return fully._replace(params=_of_model(shardings, params, fully.batch.mesh))
 
 
-def fsdp_layout(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axis: str = "data") -> Layout:
+def fsdp_layout(
+    tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axis: str = "data", *, shardings: Tree | None = None
+) -> Layout:
     """Parameters and what the optimizer keeps split over an axis of the mesh; arguments as for `zero_layout`."""
     mesh = _automatic(mesh, axis)
-    split = _split(params, mesh, axis)
+    model = _of_model(shardings, params, mesh)
+    split = jax.tree_util.tree_map_with_path(functools.partial(_split_over, axis), params, model)
     slots = _split_slots(tx, params, split, mesh, axis)
     return Layout(split, slots, split, NamedSharding(mesh, P(axis)), NamedSharding(mesh, P()), axis)
 
@@ -99,23 +106,34 @@ def _automatic(mesh: Mesh, axis: str) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
 
 
-def _split(params: Tree, mesh: Mesh, axis: str) -> Tree:
-    return jax.tree.map(lambda leaf: _along_first(leaf.shape, mesh, axis), params)
+def _of_model(shardings: Tree | None, params: Tree, mesh: Mesh) -> Tree:
+    """How the model splits its parameters, on the mesh with automatic axes."""
+    if shardings is None:
+        return jax.tree.map(lambda _: NamedSharding(mesh, P()), params)
+    return jax.tree.map(lambda sharding: NamedSharding(mesh, sharding.spec), shardings)
 
 
-def _along_first(shape: tuple[int, ...], mesh: Mesh, axis: str) -> NamedSharding:
-    """Split along the first axis that the devices divide."""
-    count = mesh.shape[axis]
-    along = next((place for place, length in enumerate(shape) if length and length % count == 0), None)
-    return NamedSharding(mesh, P() if along is None else P(*[None] * along, axis))
+def _split_over(axis: str, path: tuple, leaf: Any, sharding: NamedSharding) -> NamedSharding:
+    """The same sharding, split over one more axis of the mesh along the first axis that is whole and that it divides."""
+    of_axis = list(entries(sharding.spec, len(leaf.shape)))
+    if any(axis == entry or (isinstance(entry, tuple) and axis in entry) for entry in of_axis):
+        raise ValueError(
+            f"`shardings` split the parameter '{path_name(path)}' over the axis {axis!r} of the mesh, {sharding.spec}; "
+            f"leave that to the layout, which splits the batch over it"
+        )
+    count = sharding.mesh.shape[axis]
+    for place, (length, entry) in enumerate(zip(leaf.shape, of_axis, strict=True)):
+        if entry is None and length and length % count == 0:
+            return NamedSharding(sharding.mesh, P(*of_axis[:place], axis, *of_axis[place + 1 :]))
+    return sharding
 
 
 def _split_slots(tx: Any, params: Tree, split: Tree, mesh: Mesh, axis: str) -> Tree:
     """Beside the parameters; what belongs to none of them, such as the bases of stacked matrices, by itself."""
     tx = from_optax(tx)
     beside, shapes = state_specs(tx, split, params), jax.eval_shape(tx.init, params)
-    own = lambda sharding, leaf: sharding if any(sharding.spec) else _along_first(leaf.shape, mesh, axis)
-    return jax.tree.map(own, beside, shapes)
+    own = lambda path, sharding, leaf: sharding if any(sharding.spec) else _split_over(axis, path, leaf, sharding)
+    return jax.tree_util.tree_map_with_path(own, beside, shapes)
 
 
 def within(layout: Layout | None, function: Callable) -> Callable:
@@ -141,7 +159,7 @@ def split_gradient(gradient: Callable, layout: Layout) -> Callable:
       layout: zero or fsdp.
     """
     axis, mesh = layout.axis, layout.batch.mesh
-    specs = lambda tree: jax.tree.map(lambda sharding: sharding.spec, tree)
+    specs = lambda tree: jax.tree.map(lambda sharding: _only(sharding.spec, axis), tree)
     places = jax.tree.map(lambda sharding: _place(sharding.spec, axis), layout.grads)
     held = jax.tree.map(lambda sharding: _place(sharding.spec, axis), layout.params)
 
@@ -157,8 +175,13 @@ def split_gradient(gradient: Callable, layout: Layout) -> Callable:
         mesh=mesh,
         in_specs=(specs(layout.params), P(axis)),
         out_specs=(P(), specs(layout.grads)),
+        axis_names={axis},
         check_vma=False,
     )
+
+
+def _only(spec: P, axis: str) -> P:
+    return P(*(name if name == axis else None for name in spec))
 
 
 def _place(spec: P, axis: str) -> int:

@@ -11,6 +11,7 @@ import gradlab
 from gradlab.core.axes import automatic, entries, evenly_split, explicit_mesh, laid_like, raveled, sharding_of
 from gradlab.core.branch import update_if
 from gradlab.core.layouts import matrices_of
+from gradlab.core.leafwise import leafwise
 from gradlab.core.matrixwise import Groups
 from gradlab.core.storage import Int8
 
@@ -133,11 +134,22 @@ def test_a_branch_that_is_left_out_has_the_type_of_the_other():
     assert typed(step, X, shape(8, 16)) == [("data", "model"), (None, None)]
 
 
-def test_slots_and_updates_stay_where_they_were():
-    """Whatever XLA would choose: SM3's bounds and Adam-mini's averages on every device, Muon's beside the parameter."""
+def _exchange_rule(g, slot):
+    return slot, g
+
+
+def test_a_rule_changes_nothing_of_how_a_leaf_is_split():
+    exchange = lambda g, slot: leafwise(_exchange_rule, g, [slot])
+    assert typed(exchange, X, shape(8, 16)) == [("data", "model"), (None, None)]
+    assert typed(exchange, shape(8, 16), X) == [(None, None), ("data", "model")]
+
+
+@pytest.mark.parametrize("spec", [(), ("data", "model")])
+@pytest.mark.parametrize("tx", OPTIMIZERS, ids=["sm3", "adam_mini", "muon", "soap", "int8"])
+def test_slots_and_updates_stay_where_they_were(tx, spec):
+    """Slots beside the parameter or not; SM3's bounds, averages of rows, bases and exponents on every device."""
     params = {"Dense_0": {"kernel": X}}
-    for tx in OPTIMIZERS:
-        shapes = jax.eval_shape(tx.init, params)
-        state = jax.tree.map(lambda x: shape(*x.shape, dtype=x.dtype), shapes)
-        updates, new = jax.eval_shape(tx.update, params, state, params)
-        assert split(updates) == [("data", "model")] and split(new) == split(state)
+    spec_of = lambda x: spec if x.shape == X.shape else ()
+    state = jax.tree.map(lambda x: shape(*x.shape, spec=spec_of(x), dtype=x.dtype), jax.eval_shape(tx.init, params))
+    updates, new = jax.eval_shape(tx.update, params, state, params)
+    assert split(updates) == [("data", "model")] and split(new) == split(state)

@@ -194,7 +194,7 @@ def decoded(kept: Any) -> jax.Array:
     if isinstance(kept, Parts):
         return jax.lax.complex(decoded(kept.real), decoded(kept.imag))
     if isinstance(kept, Blocks):
-        return automatic(from_blocks, (kept,), like=kept.codes)
+        return from_blocks(kept)
     if isinstance(kept, Split):
         return joined(*kept)
     if isinstance(kept, Factors):
