@@ -22,7 +22,7 @@ from gradlab.core.update import apply_updates, eval_params
 from gradlab.tasks.catalogue import chars, digits_mlp
 from gradlab.tasks.task import Task
 
-RATES = (1e-4, 1e-3, 1e-2, 1e-1)
+RATES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 STORAGES: dict[str, Storage] = {name: name for name in CODECS if name not in ("float32", "factored")} | {
     "factored": Factored(least=32)  # networks of these tasks have no sides of 128
 }
@@ -55,10 +55,14 @@ class Gap(NamedTuple):
 
 
 def optimizer_at(factory: Callable, learning_rate: Any) -> Any:
-    """An optimizer with one number for all that it has no default for."""
-    required = inspect.Parameter.empty
-    missing = [p.name for p in inspect.signature(factory).parameters.values() if p.default is required]
-    return factory(**{name: learning_rate for name in missing})
+    """An optimizer with one number for every rate that it has no default for."""
+    return factory(**{name: learning_rate for name in _rates_without_default(factory)})
+
+
+def _rates_without_default(factory: Callable) -> list[str]:
+    parameters = inspect.signature(factory).parameters.values()
+    is_left = lambda p: p.default is p.empty or (p.name == "learning_rate" and p.default is None)
+    return [p.name for p in parameters if is_left(p)]
 
 
 def final_losses(
@@ -124,7 +128,7 @@ def gaps(task: Task, optimizers: Mapping[str, Callable], storages: Mapping[str, 
         kept = _moments(task, make)
         if not kept:
             continue
-        exact = final_losses(task, make, rates=rates if _takes_rate(factory) else rates[:1], **run)
+        exact = final_losses(task, make, rates=rates if _rates_without_default(factory) else rates[:1], **run)
         best = int(np.argmin(np.where(np.isfinite(exact).all(1), exact.mean(1), np.inf)))
         for storage, how in storages.items():
             if storage == "factored" and not NON_NEGATIVE & kept:
@@ -137,10 +141,6 @@ def _moments(task: Task, make: Callable) -> set[str]:
     """The names of what one storage for all applies to in the optimizer's state for this task."""
     init = lambda: make(1e-3).init(task.init(jax.random.key(0))[0])
     return MOMENTS & slots(jax.eval_shape(init)).keys()
-
-
-def _takes_rate(factory: Callable) -> bool:
-    return any(p.default is inspect.Parameter.empty for p in inspect.signature(factory).parameters.values())
 
 
 def _gap(optimizer: str, storage: str, rate: float, exact: np.ndarray, losses: np.ndarray) -> Gap:

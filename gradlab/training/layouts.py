@@ -21,7 +21,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gradlab.core import check
-from gradlab.core.axes import entries
+from gradlab.core.axes import entries, number_of_devices
 from gradlab.core.specs import state_specs
 from gradlab.core.transform import from_optax
 from gradlab.core.tree import path_name
@@ -79,8 +79,10 @@ def fsdp_layout(
     """Parameters and what the optimizer keeps split over an axis of the mesh; arguments as for `zero_layout`."""
     mesh = _automatic(mesh, axis)
     model = _of_model(shardings, params, mesh)
-    split = jax.tree_util.tree_map_with_path(functools.partial(_split_over, axis), params, model)
-    slots = _split_slots(tx, params, split, mesh, axis)
+    _refuse_axis(axis, model)
+    split = jax.tree.map(lambda leaf, sharding: _split_over((axis,), leaf.shape, sharding) or sharding, params, model)
+    others = sorted({name for sharding in jax.tree.leaves(model) for name in _names(sharding.spec)})
+    slots = _split_slots(tx, params, split, (axis, *others))
     return Layout(split, slots, split, NamedSharding(mesh, P(axis)), NamedSharding(mesh, P()), axis)
 
 
@@ -113,27 +115,42 @@ def _of_model(shardings: Tree | None, params: Tree, mesh: Mesh) -> Tree:
     return jax.tree.map(lambda sharding: NamedSharding(mesh, sharding.spec), shardings)
 
 
-def _split_over(axis: str, path: tuple, leaf: Any, sharding: NamedSharding) -> NamedSharding:
-    """The same sharding, split over one more axis of the mesh along the first axis that is whole and that it divides."""
-    of_axis = list(entries(sharding.spec, len(leaf.shape)))
-    if any(axis == entry or (isinstance(entry, tuple) and axis in entry) for entry in of_axis):
-        raise ValueError(
-            f"`shardings` split the parameter '{path_name(path)}' over the axis {axis!r} of the mesh, {sharding.spec}; "
-            f"leave that to the layout, which splits the batch over it"
-        )
-    count = sharding.mesh.shape[axis]
-    for place, (length, entry) in enumerate(zip(leaf.shape, of_axis, strict=True)):
+def _refuse_axis(axis: str, model: Tree) -> None:
+    for path, sharding in jax.tree_util.tree_leaves_with_path(model):
+        if axis in _names(sharding.spec):
+            raise ValueError(
+                f"`shardings` split the parameter '{path_name(path)}' over the axis {axis!r} of the mesh, "
+                f"{sharding.spec}: leave that axis to the layout, which splits the batch over it"
+            )
+
+
+def _names(spec: P) -> set[str]:
+    """The axes of the mesh in a specification."""
+    return {name for entry in spec if entry for name in (entry if isinstance(entry, tuple) else (entry,))}
+
+
+def _split_over(axes: tuple[str, ...], shape: tuple[int, ...], sharding: NamedSharding) -> NamedSharding | None:
+    """Split over more axes of the mesh along the first axis that is whole and that their devices divide, if one is."""
+    count = number_of_devices(sharding.mesh, axes)
+    of_axis = entries(sharding.spec, len(shape))
+    for place, (length, entry) in enumerate(zip(shape, of_axis, strict=True)):
         if entry is None and length and length % count == 0:
-            return NamedSharding(sharding.mesh, P(*of_axis[:place], axis, *of_axis[place + 1 :]))
-    return sharding
+            more = axes if len(axes) > 1 else axes[0]
+            return NamedSharding(sharding.mesh, P(*of_axis[:place], more, *of_axis[place + 1 :]))
+    return None
 
 
-def _split_slots(tx: Any, params: Tree, split: Tree, mesh: Mesh, axis: str) -> Tree:
+def _split_slots(tx: Any, params: Tree, split: Tree, axes: tuple[str, ...]) -> Tree:
     """Beside the parameters; what belongs to none of them, such as the bases of stacked matrices, by itself."""
     tx = from_optax(tx)
     beside, shapes = state_specs(tx, split, params), jax.eval_shape(tx.init, params)
-    own = lambda path, sharding, leaf: sharding if any(sharding.spec) else _split_over(axis, path, leaf, sharding)
-    return jax.tree_util.tree_map_with_path(own, beside, shapes)
+
+    def own(sharding, leaf):
+        if _names(sharding.spec):
+            return sharding
+        return _split_over(axes, leaf.shape, sharding) or _split_over(axes[:1], leaf.shape, sharding) or sharding
+
+    return jax.tree.map(own, beside, shapes)
 
 
 def within(layout: Layout | None, function: Callable) -> Callable:

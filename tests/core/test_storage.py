@@ -258,6 +258,16 @@ def test_factors_are_the_means_and_their_average_is_the_average_of_factors():
     assert np.all(round_trip(codec, np.zeros((4, 5), np.float32), non_negative=True) == 0)
 
 
+def test_the_product_of_small_factors_is_no_zero_and_that_of_no_numbers_no_number():
+    codec = Factored(least=2)
+    x = np.full((3, 3), 1e-30, np.float32)
+    x[0, 0], x[2] = 1.0, 0.0
+    got = round_trip(codec, x, non_negative=True)
+    assert np.all(got[:2] >= TINY) and np.all(got[2] == 0)
+    x[1, 1] = np.nan
+    assert np.isnan(round_trip(codec, x, non_negative=True)[1]).all()
+
+
 @pytest.mark.parametrize("name", CODECS)
 def test_complex_arrays_are_kept_in_two_parts(name):
     codec = INT8 if name == "int8" else CODECS[name]

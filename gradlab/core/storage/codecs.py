@@ -205,7 +205,9 @@ def decoded(kept: Any) -> jax.Array:
 def _product(rows: jax.Array, columns: jax.Array) -> jax.Array:
     axis = next(axis for axis, (n, m) in enumerate(zip(rows.shape, columns.shape, strict=True)) if m == 1 and n > 1)
     mean = jnp.mean(rows, axis, keepdims=True)
-    return jnp.where(mean > 0, rows / jnp.where(mean > 0, mean, 1), 0) * columns
+    product = rows / jnp.where(mean > 0, mean, 1) * columns
+    least = jnp.finfo(product.dtype).tiny  # a divisor does not become zero by being small
+    return jnp.where((rows == 0) | (columns == 0), 0, jnp.maximum(product, least))
 
 
 def is_kept(node: Any) -> bool:
