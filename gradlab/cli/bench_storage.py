@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 import typer
 
 from gradlab.bench.storage import STORAGES, BytesRow, TimeRow, bytes_rows, time_rows
 from gradlab.bench.storage_gaps import STORAGES as GAP_STORAGES
 from gradlab.bench.storage_gaps import TASKS, Gap, gaps
 from gradlab.bench.trees import gpt2_shapes
-from gradlab.cli.outputs import saved_folder, write_text
+from gradlab.cli.outputs import saved_folder, write_table
 from gradlab.cli.terminal import Terminal
 from gradlab.core import check
 from gradlab.optimizers import REGISTRY
@@ -91,7 +90,8 @@ def _measure(parts: dict[str, Part], folder: Path | None, terminal: Terminal) ->
                 found.append(row)
                 show(len(found), _name(row))
                 if folder is not None:
-                    write_text(folder / f"storage_{name}.csv", pd.DataFrame(map(_record, found)).to_csv(index=False))
+                    records = [_record(row) for row in found]
+                    write_table(folder / f"storage_{name}.csv", list(records[0]), [list(r.values()) for r in records])
             show(part.count, "")
         terminal.table(part.title, part.columns, [part.cells(row) for row in found])
         without = [name for name in part.expected if name not in {row.optimizer for row in found}]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gradlab
 from gradlab.training.layouts import zero_layout
@@ -121,6 +121,19 @@ found["tensor"] = {
     "gap": max(jax.tree.leaves(jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.params, alone.params))),
     "mu": {name: list(state.opt_state[0].mu[name]["kernel"].sharding.spec) for name in weights},
 }
+
+found["both"] = {}
+for kind in ("zero_layout", "fsdp_layout"):
+    both = getattr(gradlab, kind)(tx, weights, grid, shardings=shardings)
+    state, metrics = gradlab.make_step(of_model, layout=both)(gradlab.start_step(tx, weights, both), batch)
+    found["both"][kind] = {
+        "losses": [float(metrics["loss"]), float(expected["loss"])],
+        "gap": max(jax.tree.leaves(jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.params, alone.params))),
+        "bytes": [held(state.params), held(state.opt_state)],
+        "mu": {name: list(state.opt_state[0].mu[name]["kernel"].sharding.spec) for name in weights},
+    }
+bases = gradlab.fsdp_layout(gradlab.soap(1e-2), weights, grid, shardings=shardings).opt_state
+found["bases of both"] = [list(leaf.spec) for leaf in jax.tree.leaves(bases) if len(leaf.spec) == 3]
 
 from flax import nnx
 
@@ -261,6 +274,24 @@ def test_slots_lie_beside_parameters_that_a_model_splits(found):
     assert tensor["mu"] == {"Dense_0": ["model", None], "Dense_1": [None, "model"]}  # Flax counts from outside
 
 
+@pytest.mark.parametrize(
+    ("kind", "params"), [("zero_layout", 4 * (640 // 4 + 36)), ("fsdp_layout", 4 * (640 // 8 + 36 // 2))]
+)
+def test_the_data_axis_splits_what_the_model_leaves_whole(found, kind, params):
+    """640 numbers in kernels that four devices of the model share, 36 in biases; slots are shared by all eight."""
+    both = found["both"][kind]
+    np.testing.assert_allclose(*both["losses"], rtol=1e-5)
+    assert both["gap"] < 1e-5
+    assert both["bytes"] == [params, 2 * 4 * (640 // 8 + 36 // 2) + 4]
+    assert both["mu"] == {"Dense_0": ["model", "data"], "Dense_1": ["data", "model"]}
+    everywhere, of_four, of_averages = (
+        [None, ["data", "model"], None],
+        [None, "data", None],
+        [None, None, ["data", "model"]],
+    )
+    assert found["bases of both"] == [of_four, everywhere] * 2 + [of_averages] * 2  # sides of 4 and 32
+
+
 def test_a_state_of_nnx_is_laid_out_as_its_model_says(found):
     np.testing.assert_allclose(*found["nnx"]["losses"], rtol=1e-5)
     assert found["nnx"]["mu"] == [[None, "model"], ["model", None]]
@@ -290,6 +321,9 @@ def test_what_does_not_fit_is_refused():
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
     with pytest.raises(ValueError, match="axis of the mesh 'dta'; did you mean 'data'?"):
         zero_layout(tx, weights, mesh, "dta")
+    shardings = {"w": NamedSharding(mesh, PartitionSpec(None, "data"))}
+    with pytest.raises(ValueError, match="`shardings` split the parameter 'w' over the axis 'data' of the mesh"):
+        zero_layout(tx, weights, mesh, shardings=shardings)
     with pytest.raises(ValueError, match="memory of the device 'hosts'"):
         zero_layout(tx, weights, mesh).slots_on("hosts")
 
