@@ -26,30 +26,32 @@ LEVELS = [
     ["cli"],
 ]
 LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
+ROOMS = [["spaces"], ["search"], ["samplers", "schedulers"], ["outcomes"], ["engine"], ["contest"]]  # of sweeps
+ROOM = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
 # packages that only these modules import; below the second table, never when the module itself is imported
 HOMES = {
     "flax": {"instruments.taps", "tasks.networks", "training.checkpoint", "training.kfac", "training.state"},
     "matplotlib": {"plots"},
-    "mlflow": {"sweeps.trackers"},
+    "mlflow": {"sweeps.outcomes.trackers"},
     "optuna": {"bench.sweep_contenders", "sweeps"},
     "pandas": {"sweeps"},
     "plotly": {"report"},
     "pydantic": {"config"},
     "pydantic_core": {"config"},
     "rich": {"cli"},
-    "scipy": {"bench.minimize_cases", "sweeps.samplers"},
+    "scipy": {"bench.minimize_cases", "sweeps.samplers.designs"},
     "sklearn": {"tasks.data"},
-    "sqlalchemy": {"sweeps.trackers"},
-    "tensorboardX": {"sweeps.trackers"},
+    "sqlalchemy": {"sweeps.outcomes.trackers"},
+    "tensorboardX": {"sweeps.outcomes.trackers"},
     "torch": {"bench"},
     "typer": {"cli"},
-    "wandb": {"sweeps.trackers"},
+    "wandb": {"sweeps.outcomes.trackers"},
     "yaml": {"config"},
 }
 LAZY = {"mlflow", "optuna", "pandas", "plotly", "scipy", "sklearn", "sqlalchemy", "tensorboardX", "torch", "wandb"}
-# the modules of sweeps that hold what is drawn
-PLOTTED = {"best_of_k", "boundary", "dimensions", "files", "importance", "results", "search", "table", "trial"}
+# the rooms of sweeps that hold what is drawn
+PLOTTED = {"outcomes", "search", "spaces"}
 
 
 class Import(NamedTuple):
@@ -91,6 +93,8 @@ def _reasons(item: Import) -> Iterator[str]:
     if top == "gradlab":
         if rest and rest[0] in LEVEL and package in LEVEL and package != rest[0] and LEVEL[rest[0]] >= LEVEL[package]:
             yield f"{rest[0]} is not below {package}"
+        if package == "sweeps" and rest[0] == "sweeps" and _is_above(item.module, rest):
+            yield f"the room {rest[1]} is not below that of {item.module}"
         if package == "plots" and rest[0] != "plots" and not (rest[0] == "sweeps" and rest[1] in PLOTTED):
             yield "pictures know results only"
     homes = HOMES.get(top)
@@ -102,6 +106,12 @@ def _reasons(item: Import) -> Iterator[str]:
         yield "pictures are drawn from numpy arrays"
 
 
+def _is_above(module: str, target: list[str]) -> bool:
+    """Whether a module of sweeps imports from a room that is not below its own; the package itself is above all."""
+    own = module.split(".")[1:2]
+    return bool(own) and own != target[1:2] and ROOM[target[1]] >= ROOM[own[0]]
+
+
 def test_imports_point_one_way():
     assert violations(ROOT) == []
 
@@ -109,25 +119,28 @@ def test_imports_point_one_way():
 def test_every_package_has_its_level():
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages == set(LEVEL)
+    assert {path.stem for path in (ROOT / "sweeps").glob("[a-z]*")} == set(ROOM)
 
 
 @pytest.mark.parametrize(
     ("module", "line", "reason"),
     [
         ("core/rule.py", "from gradlab.optimizers import adam", "optimizers is not below core"),
-        ("core/rule.py", "import gradlab.sweeps.run", "sweeps is not below core"),
+        ("core/rule.py", "import gradlab.sweeps.engine.run", "sweeps is not below core"),
         ("transforms/clip.py", "from gradlab import schedules", "schedules is not below transforms"),
         ("tasks/task.py", "def f():\n    from gradlab.training import loop", "training is not below tasks"),
         ("bench/speed.py", "from gradlab.cli.app import app", "cli is not below bench"),
         ("config/load.py", "from gradlab.cli.app import app", "cli is not below config"),
-        ("plots/style.py", "from gradlab.sweeps.run import sweep", "pictures know results only"),
+        ("plots/style.py", "from gradlab.sweeps.engine.run import sweep", "pictures know results only"),
         ("plots/style.py", "from gradlab.core import check", "pictures know results only"),
         ("plots/style.py", "import jax.numpy as jnp", "pictures are drawn from numpy arrays"),
         ("tasks/task.py", "import flax.linen as nn", "flax is used in"),
         ("training/loop.py", "def f():\n    from flax import nnx", "flax is used in"),
         ("cli/app.py", "import yaml", "yaml is used in config only"),
         ("cli/app.py", "import matplotlib.pyplot", "matplotlib is used in plots only"),
-        ("sweeps/results.py", "import pandas", "pandas is imported when it is used"),
+        ("sweeps/search.py", "import pandas", "pandas is imported when it is used"),
+        ("sweeps/search.py", "from gradlab.sweeps.engine.run import sweep", "room engine is not below"),
+        ("sweeps/search.py", "from gradlab.sweeps.contest import contest", "room contest is not below"),
         ("tasks/data.py", "if True:\n    from sklearn import datasets", "sklearn is imported when it is used"),
     ],
 )
@@ -144,9 +157,10 @@ def test_the_checker_finds(tmp_path, module, line, reason):
     [
         ("optimizers/adam.py", "from gradlab.core.rule import static"),
         ("optimizers/adam.py", "from gradlab.optimizers.sgd import sgd"),
-        ("sweeps/results.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pandas"),
-        ("sweeps/results.py", "def table():\n    import pandas"),
-        ("plots/style.py", "from gradlab.sweeps.results import SweepResult\nimport matplotlib"),
+        ("sweeps/search.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pandas"),
+        ("sweeps/search.py", "def table():\n    import pandas"),
+        ("sweeps/contest.py", "from gradlab.sweeps.engine.run import sweep"),
+        ("plots/style.py", "from gradlab.sweeps.outcomes.results import SweepResult\nimport matplotlib"),
         ("__init__.py", "from gradlab import optimizers"),
     ],
 )

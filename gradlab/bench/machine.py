@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradlab.sweeps.provenance import provenance
+from gradlab.sweeps.outcomes.provenance import provenance
 
 
 def current_device() -> jax.Device:

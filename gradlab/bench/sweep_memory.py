@@ -23,9 +23,9 @@ import numpy as np
 from gradlab.bench.sweep_contenders import setup_of
 from gradlab.bench.sweep_problem import SEED, Sweep
 from gradlab.bench.sweep_workers import Workers
-from gradlab.sweeps.lanes import lane_segments
-from gradlab.sweeps.setup import Setup
-from gradlab.sweeps.width import lane_bytes, memory_budget, program_bytes, program_of
+from gradlab.sweeps.engine.lanes import lane_segments
+from gradlab.sweeps.engine.setup import Setup
+from gradlab.sweeps.engine.width import lane_bytes, memory_budget, program_bytes, program_of
 
 STEPS = 2  # memory does not grow with the steps, but for their losses
 MEASURED = 2  # of the numbers of lanes of a task, the largest within these bytes

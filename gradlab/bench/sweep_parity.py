@@ -21,7 +21,7 @@ from gradlab.bench.rows import Case, Samples
 from gradlab.bench.sweep_cases import race_in_fresh_caches
 from gradlab.bench.sweep_contenders import gradlab_lanes, hand_written, optax_vmap, setup_of
 from gradlab.bench.sweep_problem import SEED, Sweep
-from gradlab.sweeps import lanes
+from gradlab.sweeps.engine import lanes
 
 AT_MOST = 1.05
 FEWEST_ROUNDS = 3

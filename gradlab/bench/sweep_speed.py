@@ -29,7 +29,7 @@ from gradlab.bench.sweep_problem import PROBLEMS, Problem
 from gradlab.bench.sweep_race import OURS, RTOL, Race, SpeedRow
 from gradlab.bench.sweep_timing import CONTENDERS
 from gradlab.core import check
-from gradlab.sweeps.record import CURVE_POINTS
+from gradlab.sweeps.engine.record import CURVE_POINTS
 
 PARTS = ("speed", "parity", "memory")
 RIVALS = tuple(name for name in CONTENDERS if name != OURS)

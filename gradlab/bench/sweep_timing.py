@@ -25,8 +25,8 @@ from gradlab.bench.sweep_contenders import (
 )
 from gradlab.bench.sweep_problem import Sweep
 from gradlab.bench.sweep_workers import Workers
-from gradlab.sweeps.clock import compile_seconds
-from gradlab.sweeps.width import LANES_OF_A_CPU
+from gradlab.sweeps.engine.clock import compile_seconds
+from gradlab.sweeps.engine.width import LANES_OF_A_CPU
 
 WARM_SECONDS = 1.0  # a run without compiling is repeated until it has taken so long, at most so often
 WARM_RUNS = 5

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from gradlab.bench.machine import usable_cores
-from gradlab.sweeps.clock import compile_seconds
+from gradlab.sweeps.engine.clock import compile_seconds
 
 ENDS_WITHIN = 10.0  # seconds
 

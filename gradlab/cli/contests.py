@@ -11,9 +11,9 @@ from gradlab.cli.programs import keep_programs
 from gradlab.cli.sweeps import edge_warnings, note_of
 from gradlab.cli.terminal import Terminal, headings, short
 from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, load
-from gradlab.sweeps.clock import Stopwatch
 from gradlab.sweeps.contest import ContestResult, contest
-from gradlab.sweeps.run import SweepProgress
+from gradlab.sweeps.engine.clock import Stopwatch
+from gradlab.sweeps.engine.run import SweepProgress
 
 
 def contest_config(

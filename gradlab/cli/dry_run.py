@@ -11,8 +11,8 @@ from gradlab.cli.terminal import Terminal, amount_of_bytes
 from gradlab.config import Experiment
 from gradlab.core.transform import Transform
 from gradlab.core.values import describe
-from gradlab.sweeps.setup import Setup, round_of
-from gradlab.sweeps.width import planned_layout, program_bytes, program_of
+from gradlab.sweeps.engine.setup import Setup, round_of
+from gradlab.sweeps.engine.width import planned_layout, program_bytes, program_of
 from gradlab.tasks.task import Task
 from gradlab.training import segment
 from gradlab.training.stop import check_rules

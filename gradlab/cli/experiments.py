@@ -14,7 +14,7 @@ from gradlab.config import ConfigError, Experiment, ExperimentConfig, Problem
 from gradlab.config.parts import located
 from gradlab.experiments.registry import EXPERIMENTS, reproduce
 from gradlab.experiments.reproduction import Check
-from gradlab.sweeps.provenance import provenance
+from gradlab.sweeps.outcomes.provenance import provenance
 
 COLUMNS = ["published", "measured here", "value", "tolerance", "holds"]
 

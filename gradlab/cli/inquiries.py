@@ -84,15 +84,24 @@ def plan(
     devices: Annotated[int, typer.Option(metavar="N", min=1, help="Devices that share data and state.")],
     optimizer: Annotated[str, typer.Option(metavar="NAME,...", help="From the registry.")] = "adamw",
     layout: Annotated[str, typer.Option(metavar="NAME", help="zero, or fsdp.")] = "fsdp",
+    tensor: Annotated[int, typer.Option(metavar="N", min=1, help="Devices that split each matrix.")] = 1,
+    pipeline: Annotated[int, typer.Option(metavar="N", min=1, help="Stages of layers.")] = 1,
+    micro_batches: Annotated[int, typer.Option(metavar="N", min=1, help="That pass the stages in a step.")] = 1,
     shards: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Devices of a copy of the state; at most 1024.", show_default=False),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Devices of a copy of the state, of stages and tensor groups; at most 1024.",
+            show_default=False,
+        ),
     ] = None,
     storage: Annotated[
         str | None, typer.Option(metavar="NAME", help="How slots are kept: int8, bfloat16, ...", show_default=False)
     ] = None,
     tokens: Annotated[float, typer.Option(metavar="N", help="In a step.")] = 4e6,
     link: Annotated[float, typer.Option(metavar="N", help="Bytes a second that a device sends.")] = 50e9,
+    near_link: Annotated[float, typer.Option(metavar="N", help="The same, within a tensor group.")] = 450e9,
 ) -> None:
     """Plan memory and traffic of a training step on many devices, from the state that the code would make.
 
@@ -100,14 +109,17 @@ def plan(
 
     gradlab plan --params 70e9 --devices 1024 --optimizer muon
 
-    gradlab plan --params 1e12 --devices 16384 --optimizer adamw,muon,soap --storage int8
+    gradlab plan --params 1e12 --devices 16384 --optimizer adamw,muon,soap --storage int8 --tensor 8
+
+    gradlab plan --params 1e12 --devices 16384 --layout zero --tensor 8 --pipeline 4 --micro-batches 32
     """
     with user_errors():
-        from gradlab.cli.plan import show_plan
+        from gradlab.cli.plan import Links, show_plan
 
         names = [name.strip() for name in optimizer.split(",") if name.strip()]
         options = {"layout": layout, "shards": shards, "tokens": tokens}
-        show_plan(params, devices, names, storage, link, Terminal(), **options)
+        options |= {"tensor": tensor, "pipeline": pipeline, "micro_batches": micro_batches}
+        show_plan(params, devices, names, storage, Links(link, near_link), Terminal(), **options)
 
 
 @inquiries.command("list")

@@ -14,7 +14,7 @@ from gradlab.cli import outputs
 from gradlab.cli.terminal import Terminal, short
 from gradlab.config import ConfigError, Problem, RaceConfig, RunConfig, load
 from gradlab.core.check import suggestion
-from gradlab.sweeps.provenance import provenance
+from gradlab.sweeps.outcomes.provenance import provenance
 from gradlab.tasks.task import Task
 from gradlab.training.inspection import INSPECTORS, Reading, inspect
 from gradlab.training.loop import Progress, fit, resolve_segment

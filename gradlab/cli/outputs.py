@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.sweeps.files import make_run_folder, write_atomically
+from gradlab.sweeps.outcomes.files import make_run_folder, write_atomically
 from gradlab.training.loop import History
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from gradlab.cli.terminal import Terminal
-from gradlab.sweeps.results import SweepResult
+from gradlab.sweeps.outcomes.results import SweepResult
 
 FEW = 8  # trials of which importances say nothing
 

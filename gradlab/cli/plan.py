@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
@@ -10,7 +10,14 @@ from gradlab.cli.terminal import Terminal, amount_of_bytes
 from gradlab.core import check
 from gradlab.core.transform import Transform
 from gradlab.optimizers import REGISTRY, flax_matrices
-from gradlab.training.plan import Plan, plan
+from gradlab.training.plan import Grid, Plan, plan
+
+
+class Links(NamedTuple):
+    """Bytes a second that a device sends: to any other, and to those of its tensor group."""
+
+    far: float
+    near: float
 
 
 def show_plan(
@@ -18,7 +25,7 @@ def show_plan(
     devices: int,
     optimizers: Sequence[str],
     storage: str | None,
-    link: float,
+    links: Links,
     terminal: Terminal,
     **options: Any,
 ) -> None:
@@ -28,14 +35,21 @@ def show_plan(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     first = next(iter(plans.values()))
-    copies = devices // first.shards
     terminal.say(
         f"{first.parameters:,} parameters in {first.layers} layers of width {first.width:,}, bfloat16, on {devices:,} "
-        f"devices: {options['layout']}, {copies} cop{'ies' if copies > 1 else 'y'} of the state in {first.shards:,} "
-        f"shards, {options['tokens']:,.0f} tokens in a step; activations are not counted"
+        f"devices: {options['layout']}, {_described(first.grid)}, {options['tokens']:,.0f} tokens in a step; "
+        "activations that are held are not counted"
     )
     columns = ["of one device", *(f"{name}, {storage}" if storage else name for name in plans)]
-    terminal.table("", columns, [[what, *(cell(one, link) for one in plans.values())] for what, cell in ROWS.items()])
+    terminal.table("", columns, [[what, *(cell(one, links) for one in plans.values())] for what, cell in ROWS.items()])
+
+
+def _described(grid: Grid) -> str:
+    parts = [f"{grid.pipeline} stages of "] if grid.pipeline > 1 else []
+    parts += [f"tensor groups of {grid.tensor}, of each device " if grid.tensor > 1 else ""]
+    return (
+        "".join(parts) + f"{grid.copies} cop{'ies' if grid.copies > 1 else 'y'} of the state in {grid.shards:,} shards"
+    )
 
 
 def _optimizer(name: str, storage: str | None) -> Transform:
@@ -46,19 +60,29 @@ def _optimizer(name: str, storage: str | None) -> Transform:
     return REGISTRY[name](**{key: value for key, value in given.items() if key in takes})
 
 
-def _slots(one: Plan, link: float) -> str:
+def _slots(one: Plan, links: Links) -> str:
     return ", ".join(f"{name} {amount_of_bytes(size)}" for name, size in one.slots.items()) or "none"
 
 
+def _seconds_apart(one: Plan, links: Links) -> str:
+    """With matrices given to one device each."""
+    return f"{(one.sent_bytes + one.sent_to_owners + one.sent_between_stages) / links.far:.3g} s"
+
+
 ROWS = {
-    "parameters": lambda one, link: amount_of_bytes(one.params_bytes),
-    "gradients": lambda one, link: amount_of_bytes(one.grads_bytes),
+    "parameters": lambda one, links: amount_of_bytes(one.params_bytes),
+    "gradients": lambda one, links: amount_of_bytes(one.grads_bytes),
     "optimizer state": _slots,
-    "a gathered parameter": lambda one, link: amount_of_bytes(one.gathered_bytes),
-    "held in all": lambda one, link: amount_of_bytes(one.held_bytes),
-    "state, bytes a parameter": lambda one, link: f"{one.bytes_per_parameter:.2f}",
-    "sent in a step": lambda one, link: amount_of_bytes(one.sent_bytes),
-    "sent for whole matrices": lambda one, link: amount_of_bytes(one.sent_for_matrices),
-    "time to send it": lambda one, link: f"{(one.sent_bytes + one.sent_for_matrices) / link:.3g} s",
-    "Newton-Schulz / model arithmetic": lambda one, link: f"{one.matrix_flops / one.model_flops:.2%}",
+    "a gathered parameter": lambda one, links: amount_of_bytes(one.gathered_bytes),
+    "held in all": lambda one, links: amount_of_bytes(one.held_bytes),
+    "state, bytes a parameter": lambda one, links: f"{one.bytes_per_parameter:.2f}",
+    "sent of parameters and gradients": lambda one, links: amount_of_bytes(one.sent_bytes),
+    "sent of matrices, each to one device": lambda one, links: amount_of_bytes(one.sent_to_owners),
+    "sent between stages": lambda one, links: amount_of_bytes(one.sent_between_stages),
+    "time to send these": _seconds_apart,
+    "sent within a tensor group": lambda one, links: amount_of_bytes(one.sent_in_blocks),
+    "time to send this": lambda one, links: f"{one.sent_in_blocks / links.near:.3g} s",
+    "sent of matrices, if each is gathered by all": lambda one, links: amount_of_bytes(one.sent_for_matrices),
+    "idle, of the step": lambda one, links: f"{one.idle:.1%}",
+    "Newton-Schulz / model arithmetic": lambda one, links: f"{one.matrix_flops / one.model_flops:.2%}",
 }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gradlab.cli.terminal import Terminal
 from gradlab.report import write_report
-from gradlab.sweeps.journal import is_unfinished
+from gradlab.sweeps.engine.journal import is_unfinished
 
 
 def report_sweep(folder: Path, out: Path | None, terminal: Terminal) -> None:

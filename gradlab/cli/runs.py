@@ -26,10 +26,10 @@ from gradlab.config import (
 )
 from gradlab.core.transform import Transform
 from gradlab.core.values import describe, hyperparams
-from gradlab.sweeps.clock import compile_seconds
-from gradlab.sweeps.provenance import provenance
-from gradlab.sweeps.run import SweepProgress
-from gradlab.sweeps.table import mode_of
+from gradlab.sweeps.engine.clock import compile_seconds
+from gradlab.sweeps.engine.run import SweepProgress
+from gradlab.sweeps.outcomes.provenance import provenance
+from gradlab.sweeps.outcomes.table import mode_of
 from gradlab.training.checkpoint import params_to_bytes
 from gradlab.training.loop import History, Progress, fit
 

@@ -15,17 +15,17 @@ from gradlab.cli.pictures import draw_sweep
 from gradlab.cli.programs import keep_programs
 from gradlab.cli.terminal import Terminal, duration, headings, short
 from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, SweepConfig, load
-from gradlab.sweeps.boundary import edges
-from gradlab.sweeps.chunks import run_here
-from gradlab.sweeps.cluster import ray_workers
-from gradlab.sweeps.cohorts import Workers
-from gradlab.sweeps.journal import Journal, is_unfinished, journal_of, open_journal
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.run import SweepProgress, run_setup
+from gradlab.sweeps.engine.chunks import run_here
+from gradlab.sweeps.engine.cluster import ray_workers
+from gradlab.sweeps.engine.cohorts import Workers
+from gradlab.sweeps.engine.journal import Journal, is_unfinished, journal_of, open_journal
+from gradlab.sweeps.engine.run import SweepProgress, run_setup
+from gradlab.sweeps.engine.setup import TASK
+from gradlab.sweeps.outcomes.boundary import edges
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.outcomes.table import is_seen
+from gradlab.sweeps.outcomes.writers import check_writers, write_files
 from gradlab.sweeps.search import COMPLETED
-from gradlab.sweeps.setup import TASK
-from gradlab.sweeps.table import is_seen
-from gradlab.sweeps.writers import check_writers, write_files
 
 TOP = 5  # trials in the table
 

@@ -8,10 +8,10 @@ from gradlab.cli.sweeps import note_of
 from gradlab.cli.terminal import Terminal, headings, short
 from gradlab.config import ConfigError, Problem, load
 from gradlab.core.check import suggestion
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.run import run_setup
-from gradlab.sweeps.setup import alone_setup
-from gradlab.sweeps.trial import Trial
+from gradlab.sweeps.engine.run import run_setup
+from gradlab.sweeps.engine.setup import alone_setup
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.spaces.trial import Trial
 
 
 def rerun_trial(folder: Path, uid: str, terminal: Terminal) -> None:

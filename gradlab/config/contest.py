@@ -20,7 +20,7 @@ from gradlab.config.schema import Config, OptimizerPart, SpaceOf, TransformPart
 from gradlab.config.sections import Section, SweepTrain, sampler_names
 from gradlab.core.check import suggestion
 from gradlab.sweeps.contest import Entrant
-from gradlab.sweeps.setup import Setup
+from gradlab.sweeps.engine.setup import Setup
 from gradlab.tasks.task import Task
 
 

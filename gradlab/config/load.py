@@ -14,7 +14,7 @@ from gradlab.config.experiment import ExperimentConfig
 from gradlab.config.overrides import SOURCE, override
 from gradlab.config.schema import RaceConfig, RunConfig, SweepConfig
 from gradlab.config.sections import Section
-from gradlab.sweeps.setup import Setup
+from gradlab.sweeps.engine.setup import Setup
 from gradlab.tasks.task import Task
 
 

@@ -10,12 +10,12 @@ from gradlab.config.errors import error_at, errors_together, shown, worded
 from gradlab.config.parts import located
 from gradlab.config.scalars import Count, Number, Text, Whole
 from gradlab.core.check import suggestion
-from gradlab.sweeps.adaptive import ADAPTIVE
-from gradlab.sweeps.hypergrad import Hypergrad
-from gradlab.sweeps.samplers import SAMPLERS
-from gradlab.sweeps.schedulers import SCHEDULERS
-from gradlab.sweeps.setup import resolve_scheduler
-from gradlab.sweeps.width import METHODS
+from gradlab.sweeps.engine.setup import resolve_scheduler
+from gradlab.sweeps.engine.width import METHODS
+from gradlab.sweeps.samplers.adaptive import ADAPTIVE
+from gradlab.sweeps.samplers.designs import SAMPLERS
+from gradlab.sweeps.schedulers.hypergrad import Hypergrad
+from gradlab.sweeps.schedulers.named import SCHEDULERS
 from gradlab.tasks.task import Task
 from gradlab.training.batches import SAMPLINGS, check_batches, num_examples
 from gradlab.training.loop import resolve_steps

@@ -49,8 +49,8 @@ def automatic(function: Callable, operands: tuple, like: Tree) -> Tree:
     Args:
       function: of arrays; it closes over none.
       operands: trees of arrays.
-      like: a prefix tree of the results, of arrays or shapes: a result is split as its own is, but along axes of
-        another length.
+      like: a prefix tree of the results, of arrays or shapes: a result is split as its own is, but for axes that have
+        another length, if that is not a divisor of it that the devices divide.
     """
     mesh = explicit_mesh(operands)
     if mesh is None:
@@ -65,7 +65,16 @@ def _sharding_like(like: Any, x: jax.Array, mesh: AbstractMesh) -> NamedSharding
     sharding = sharding_of(like)
     of_axis = entries(sharding.spec, len(like.shape)) if sharding else [None] * len(like.shape)
     axes = zip(x.shape, like.shape, of_axis, strict=False)
-    return NamedSharding(mesh, P(*(entry if n == m else None for n, m, entry in axes)))
+    return NamedSharding(mesh, P(*(entry if splits_alike(mesh, n, m, entry) else None for n, m, entry in axes)))
+
+
+def splits_alike(mesh: Any, length: int, whole: int, entry: Any) -> bool:
+    """Whether an axis, of which each number belongs to as many of another one, is split with it without remainder.
+
+    >>> splits_alike(AbstractMesh((4,), ('x',)), 8, 256, 'x'), splits_alike(AbstractMesh((4,), ('x',)), 6, 192, 'x')
+    (True, False)
+    """
+    return length == whole or (length > 0 and whole % length == 0 and length % number_of_devices(mesh, entry) == 0)
 
 
 def entries(spec: P, ndim: int) -> tuple:

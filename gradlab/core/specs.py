@@ -10,6 +10,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gradlab.core import tree as trees
+from gradlab.core.axes import entries, splits_alike
 from gradlab.core.storage import is_kept
 
 Tree = Any
@@ -92,13 +93,19 @@ def _specs(tx: optax.GradientTransformation, param_specs: Tree, params: Tree, de
 
 
 def _spec_of_part(shape: tuple[int, ...], param_shape: tuple[int, ...], spec: Any, default: Any) -> Any:
-    """That of codes, scales, residuals or factors: split along the axes that are as long as the parameter's."""
+    """That of codes, scales, residuals or factors: split along the axes that are as long as the parameter's.
+
+    And, where the mesh is known, along those of blocks of which each device has whole ones.
+    """
     if shape == param_shape:
         return spec
     if not isinstance(spec, PartitionSpec | NamedSharding):
         return default
-    same = [axis if n == m else None for axis, (n, m) in enumerate(zip(shape, param_shape, strict=False))]
-    return _split_along(spec, same, len(param_shape))
+    mesh = spec.mesh if isinstance(spec, NamedSharding) else None
+    of_axis = entries(spec.spec if mesh else spec, len(param_shape))
+    axes = enumerate(zip(shape, param_shape, of_axis, strict=False))
+    alike = lambda n, m, entry: n == m or (mesh is not None and splits_alike(mesh, n, m, entry))
+    return _split_along(spec, [axis if alike(*one) else None for axis, one in axes], len(param_shape))
 
 
 def _spec_for_shape(shape: tuple[int, ...], param_shape: tuple[int, ...], spec: Any, default: Any) -> Any:

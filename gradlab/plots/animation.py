@@ -19,7 +19,7 @@ from PIL import Image
 
 from gradlab.plots.style import PALETTE, axes_or_new, legend_beside, line_style
 from gradlab.plots.surface import MARK, finite_part, ground
-from gradlab.sweeps.files import write_atomically
+from gradlab.sweeps.outcomes.files import write_atomically
 
 FRAMES = 80
 HOLD = 12  # times that the last frame is shown

@@ -8,9 +8,9 @@ from matplotlib.ticker import StrMethodFormatter
 
 from gradlab.plots.scales import before_training
 from gradlab.plots.style import axes_or_new, legend_beside, line_style, readable, spans_decades
-from gradlab.sweeps.best_of_k import expected_best
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.table import mode_of
+from gradlab.sweeps.outcomes.best_of_k import expected_best
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.outcomes.table import mode_of
 
 
 def best_of_k(
@@ -23,8 +23,8 @@ def best_of_k(
 ) -> Axes:
     """The best final metric of k trials against k: its mean as a line, its median dotted, two quantiles as a band.
 
-    These are exact, over all subsets of k of the trials that were run (see `gradlab.sweeps.best_of_k`).  A trial of
-    which a seed diverged, or that ended worse than it began, counts with the value before training, or, if that is not
+    These are exact, over all subsets of k of the trials that were run; see `gradlab.sweeps.outcomes.best_of_k`.  A
+    trial of which a seed diverged, or that ended worse than it began, counts with the value before training, or, if that is not
     known, with the worst of the others; one that was stopped counts with its last value.
 
     Args:

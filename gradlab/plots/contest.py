@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from gradlab.plots.curves import race
 from gradlab.plots.style import CONTEXT, readable, spans_decades
-from gradlab.sweeps.table import before_divergence, mode_of
+from gradlab.sweeps.outcomes.table import before_divergence, mode_of
 
 ROOM = 0.15  # above and below what the medians do after their first tenth, in shares of it
 

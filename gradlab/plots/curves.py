@@ -19,8 +19,8 @@ from gradlab.plots.style import (
     readable,
     spans_decades,
 )
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.table import before_divergence, mode_of
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.outcomes.table import before_divergence, mode_of
 
 CONTEXT_TRIALS = 400  # grey lines beyond this number are indistinguishable
 ROOM_ABOVE = 100.0  # a race shows heights up to so many times the highest start

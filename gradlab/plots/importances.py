@@ -3,9 +3,9 @@
 from matplotlib.axes import Axes
 
 from gradlab.plots.style import PALETTE, axes_or_new, readable
-from gradlab.sweeps.importance import BEST
-from gradlab.sweeps.importance import importances as importances_of
-from gradlab.sweeps.results import SweepResult
+from gradlab.sweeps.outcomes.importance import BEST
+from gradlab.sweeps.outcomes.importance import importances as importances_of
+from gradlab.sweeps.outcomes.results import SweepResult
 
 
 def importances(
@@ -22,7 +22,7 @@ def importances(
       result: a sweep.
       metric: by default the sweep's main one.
       mode: ``'min'`` or ``'max'``; by default what suits the metric's name.
-      best: the share of trials that count as the best (see `gradlab.sweeps.importance`).
+      best: the share of trials that count as the best (see `gradlab.sweeps.outcomes.importance`).
       ax: axes to draw in.
 
     Raises:

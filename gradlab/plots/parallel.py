@@ -8,8 +8,8 @@ from matplotlib.ticker import NullFormatter
 
 from gradlab.plots.scales import Scale, ceiling_of, outcomes_of, scale_of
 from gradlab.plots.style import COLORMAP, CONTEXT, DIVERGED, axes_or_new, readable, short, spans_decades
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.table import mode_of
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.outcomes.table import mode_of
 
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}  # under labels that lines cross
 DOTTED = {"color": DIVERGED, "lw": 0.8, "ls": ":"}  # a trial that diverged

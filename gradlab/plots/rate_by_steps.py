@@ -9,8 +9,8 @@ from matplotlib.patches import Patch
 
 from gradlab.plots.scales import Scale, before_training, cell_borders, color_norm, scale_of
 from gradlab.plots.style import COLORMAP, DIVERGED, PALETTE, axes_or_new, readable
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.table import before_divergence, mode_of
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.outcomes.table import before_divergence, mode_of
 
 PAPER, HATCH = "#EDEDED", "xxx"  # of cells without a finite value
 

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
 from gradlab.plots.style import CONTEXT, DIVERGED, readable, short, spans_decades
-from gradlab.sweeps.dimensions import Choice, Fixed, Integer, Log, OneMinus
-from gradlab.sweeps.results import SweepResult
+from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.sweeps.search import STOPPED
-from gradlab.sweeps.trial import canonical_json
+from gradlab.sweeps.spaces.dimensions import Choice, Fixed, Integer, Log, OneMinus
+from gradlab.sweeps.spaces.trial import canonical_json
 
 CROSS = {"ls": "none", "marker": "x", "ms": 6, "color": DIVERGED, "alpha": 0.8}  # a trial that diverged
 HOLLOW = {"ls": "none", "marker": "o", "ms": 4.5, "mfc": "none", "mec": CONTEXT, "mew": 1.0}  # one that was stopped

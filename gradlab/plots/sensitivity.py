@@ -19,8 +19,8 @@ from gradlab.plots.style import (
     short,
     spans_decades,
 )
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.table import mode_of
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.outcomes.table import mode_of
 
 BINS = 12  # of an axis with more values than that
 POINTS = {"ls": "none", "marker": "o", "ms": 4.5, "mew": 0, "alpha": 0.75}

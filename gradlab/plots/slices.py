@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from gradlab.plots.scales import CROSS, HOLLOW, Outcomes, Scale, ceiling_of, draw_ceiling, outcomes_of, scale_of
 from gradlab.plots.style import PALETTE, axes_or_new, legend_beside, readable, short, spans_decades
-from gradlab.sweeps.boundary import edges, is_numeric
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.table import mode_of
+from gradlab.sweeps.outcomes.boundary import edges, is_numeric
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.outcomes.table import mode_of
 
 COLUMNS = 4  # panels side by side
 WARNING = "best at the edge: widen the space"

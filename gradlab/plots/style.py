@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradlab.sweeps.files import write_atomically
+from gradlab.sweeps.outcomes.files import write_atomically
 
 # Okabe and Ito's palette without its yellow, which white paper swallows; the darker ones first
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

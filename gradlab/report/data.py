@@ -21,9 +21,9 @@ import numpy as np
 
 from gradlab.plots.scales import Scale, ceiling_of, outcomes_of, scale_of
 from gradlab.plots.style import CONTEXT, DIVERGED, PALETTE, label_of, readable, short, spans_decades
-from gradlab.sweeps.results import LOSS, SweepResult
+from gradlab.sweeps.outcomes.results import LOSS, SweepResult
+from gradlab.sweeps.outcomes.table import before_divergence, mode_of
 from gradlab.sweeps.search import DIVERGED as LOST
-from gradlab.sweeps.table import before_divergence, mode_of
 
 MOST_POINTS, FEWEST_POINTS = 100, 20  # of a curve
 CURVE_BUDGET = 1_500_000  # points of all curves: 8 MB of the page

@@ -11,9 +11,9 @@ from string import Template
 
 from gradlab.report.data import page_data
 from gradlab.report.parts import as_script, hash_of, part
-from gradlab.sweeps.files import write_atomically
-from gradlab.sweeps.journal import EVENTS
-from gradlab.sweeps.results import SweepResult
+from gradlab.sweeps.engine.journal import EVENTS
+from gradlab.sweeps.outcomes.files import write_atomically
+from gradlab.sweeps.outcomes.results import SweepResult
 
 PAGE, CONFIG = "report.html", "config.yaml"
 CODE = ("page", "table", "charts", "parallel", "curves", "sensitivity", "start")  # .js, in this order, as one script
@@ -34,7 +34,7 @@ def write_report(folder: str | os.PathLike, out: str | os.PathLike | None = None
       ModuleNotFoundError: plotly is not installed.
 
     >>> import tempfile, numpy as np
-    >>> from gradlab.sweeps.space import Space
+    >>> from gradlab.sweeps.spaces.space import Space
     >>> space = Space({'learning_rate': {'log': [0.01, 1.0]}})
     >>> result = SweepResult.from_lanes(
     ...     space, space.from_unit([[0.0], [1.0]]), seeds=[0], steps=1, loss=np.ones((2, 1, 1)), loss_step=[0],

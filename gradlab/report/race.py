@@ -16,7 +16,7 @@ import numpy as np
 from gradlab.plots.style import line_style
 from gradlab.plots.surface import finite_part, ground_png
 from gradlab.report.parts import as_script, hash_of, part
-from gradlab.sweeps.files import write_atomically
+from gradlab.sweeps.outcomes.files import write_atomically
 
 MOST_FRAMES = 1001
 SIZE = (720, 540)  # pixels of the surface

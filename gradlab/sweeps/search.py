@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from gradlab.sweeps.space import Space
-from gradlab.sweeps.trial import Trial
+from gradlab.sweeps.spaces.space import Space
+from gradlab.sweeps.spaces.trial import Trial
 
 COMPLETED, DIVERGED, STOPPED, ENDED = "completed", "diverged", "stopped", "ended"
 """What becomes of a trial: it ran to the end; a run of it diverged; it lost against others; its own curve was done."""

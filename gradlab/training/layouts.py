@@ -80,7 +80,7 @@ def fsdp_layout(
     mesh = _automatic(mesh, axis)
     model = _of_model(shardings, params, mesh)
     _refuse_axis(axis, model)
-    split = jax.tree.map(lambda leaf, sharding: _split_over((axis,), leaf.shape, sharding) or sharding, params, model)
+    split = jax.tree.map(lambda leaf, sharding: _split_over(axis, leaf.shape, sharding), params, model)
     others = sorted({name for sharding in jax.tree.leaves(model) for name in _names(sharding.spec)})
     slots = _split_slots(tx, params, split, (axis, *others))
     return Layout(split, slots, split, NamedSharding(mesh, P(axis)), NamedSharding(mesh, P()), axis)
@@ -126,29 +126,41 @@ def _refuse_axis(axis: str, model: Tree) -> None:
 
 def _names(spec: P) -> set[str]:
     """The axes of the mesh in a specification."""
-    return {name for entry in spec if entry for name in (entry if isinstance(entry, tuple) else (entry,))}
+    return {name for entry in spec for name in _tuple(entry)}
 
 
-def _split_over(axes: tuple[str, ...], shape: tuple[int, ...], sharding: NamedSharding) -> NamedSharding | None:
-    """Split over more axes of the mesh along the first axis that is whole and that their devices divide, if one is."""
-    count = number_of_devices(sharding.mesh, axes)
+def _tuple(entry: Any) -> tuple[str, ...]:
+    return entry if isinstance(entry, tuple) else (entry,) if entry else ()
+
+
+def _split_over(axis: str, shape: tuple[int, ...], sharding: NamedSharding, *, again: bool = False) -> NamedSharding:
+    """Split over one more axis of the mesh, along the first axis that is whole and that its devices divide.
+
+    Else, if ``again``, along the first that more devices divide than those that split it.
+    """
     of_axis = entries(sharding.spec, len(shape))
-    for place, (length, entry) in enumerate(zip(shape, of_axis, strict=True)):
-        if entry is None and length and length % count == 0:
-            more = axes if len(axes) > 1 else axes[0]
-            return NamedSharding(sharding.mesh, P(*of_axis[:place], more, *of_axis[place + 1 :]))
-    return None
+    wholes = [place for place, entry in enumerate(of_axis) if entry is None]
+    for place in wholes + [place for place, entry in enumerate(of_axis) if entry and again]:
+        names = (*_tuple(of_axis[place]), axis)
+        if shape[place] and shape[place] % number_of_devices(sharding.mesh, names) == 0:
+            entry = names if len(names) > 1 else axis
+            return NamedSharding(sharding.mesh, P(*of_axis[:place], entry, *of_axis[place + 1 :]))
+    return sharding
 
 
 def _split_slots(tx: Any, params: Tree, split: Tree, axes: tuple[str, ...]) -> Tree:
-    """Beside the parameters; what belongs to none of them, such as the bases of stacked matrices, by itself."""
+    """Beside the parameters; what belongs to none of them, such as the bases of stacked matrices, by itself.
+
+    So are exponents of 8-bit blocks where a device has no whole number of these.
+    """
     tx = from_optax(tx)
     beside, shapes = state_specs(tx, split, params), jax.eval_shape(tx.init, params)
 
     def own(sharding, leaf):
-        if _names(sharding.spec):
-            return sharding
-        return _split_over(axes, leaf.shape, sharding) or _split_over(axes[:1], leaf.shape, sharding) or sharding
+        names = _names(sharding.spec)
+        over = axes if not names else axes[:1] if axes[0] not in names and len(leaf.shape) > 1 else ()
+        further = lambda sharding, axis: _split_over(axis, leaf.shape, sharding, again=True)
+        return functools.reduce(further, over, sharding)
 
     return jax.tree.map(own, beside, shapes)
 

@@ -8,7 +8,7 @@ from gradlab.bench import sweep_contenders as contenders
 from gradlab.bench.sweep_contenders import DoesNotFit
 from gradlab.bench.sweep_problem import PROBLEMS, Problem, Sweep, fixture_of, learning_rates
 from gradlab.bench.sweep_timing import CONTENDERS
-from gradlab.sweeps.clock import compile_seconds
+from gradlab.sweeps.engine.clock import compile_seconds
 from gradlab.tasks.catalogue import digits_mlp
 
 STEPS, BATCH = 25, 64  # more than one epoch of 1259 // 64 = 19 batches

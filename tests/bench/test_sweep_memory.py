@@ -8,7 +8,7 @@ import pytest
 from gradlab.bench import sweep_memory
 from gradlab.bench.sweep_memory import Memory, MemoryRow, compiled_segment, resident_memory
 from gradlab.bench.sweep_problem import Problem
-from gradlab.sweeps.width import program_bytes
+from gradlab.sweeps.engine.width import program_bytes
 from gradlab.tasks.catalogue import digits_mlp
 
 TINY = Problem(functools.partial(digits_mlp, hidden=(4,)), steps=5, batch_size=16, parity_lanes=(16, 64))

@@ -11,7 +11,7 @@ from rich.console import Console
 from gradlab.cli import contests
 from gradlab.cli.sweeps import note_of
 from gradlab.cli.terminal import ProgressMode, Terminal, user_errors
-from gradlab.sweeps.run import SweepProgress
+from gradlab.sweeps.engine.run import SweepProgress
 from tests.cli.test_contest import CONTEST
 
 FACTS = {"what", "done", "total", "seconds", "compile_seconds", "remaining", "best", "metric", "bucket", "buckets"}

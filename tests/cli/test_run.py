@@ -10,7 +10,7 @@ from flax.serialization import msgpack_restore
 import gradlab
 from gradlab.cli import runs
 from gradlab.config import load, yaml12
-from gradlab.sweeps import files
+from gradlab.sweeps.outcomes import files
 from gradlab.tasks import quadratic, surface_task
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -6,7 +6,7 @@ import pytest
 import gradlab
 from gradlab.cli import sweeps
 from gradlab.cli.sweeps import edge_warnings
-from gradlab.sweeps.results import SweepResult
+from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.tasks import quadratic, surface_task
 
 DATA = {"config.yaml", "curves.npz", "events.jsonl", "metrics.jsonl", "resolved.json", "results.csv", "results.parquet"}

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from gradlab.cli.app import app
 from gradlab.config import ContestConfig, SweepConfig, load
-from gradlab.sweeps.run import run_setup
+from gradlab.sweeps.engine.run import run_setup
 
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
 SMALL_CHARS = "task={name: chars, max_characters: 3000, context: 8, width: 8, heads: 2, layers: 1}"

@@ -92,6 +92,7 @@ def test_a_network_agrees_with_dense_and_scipy():
 
 def test_matfree_finds_the_same_from_the_same_start():
     from matfree import decomp
+
     matvec = lambda v, a: a @ v
     start = jax.random.normal(jax.random.split(KEY)[0], (10,), MATRIX.dtype)
     tridiag = decomp.tridiag_sym(6, reortho="full")

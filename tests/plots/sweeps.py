@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.space import Space
-from gradlab.sweeps.trial import Trial
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.spaces.space import Space
+from gradlab.sweeps.spaces.trial import Trial
 
 
 def swept(space, values, curves, diverged_at=None, **changes) -> SweepResult:

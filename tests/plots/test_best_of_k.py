@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gradlab.plots import best_of_k, save_figure
-from gradlab.sweeps.best_of_k import expected_best
+from gradlab.sweeps.outcomes.best_of_k import expected_best
 from tests.plots.sweeps import swept
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gradlab.plots import importances
-from gradlab.sweeps.importance import importances as importances_of
+from gradlab.sweeps.outcomes.importance import importances as importances_of
 from tests.plots.sweeps import swept
 
 RANDOM = np.random.default_rng(0).random((40, 2))

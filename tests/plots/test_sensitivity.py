@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from gradlab.plots import heat_map, save_figure, sensitivity
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.samplers import grid, sobol
-from gradlab.sweeps.space import Space
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.samplers.designs import grid, sobol
+from gradlab.sweeps.spaces.space import Space
 from tests.sweeps.results import only_rates, small_result
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.space import Space
-from gradlab.sweeps.trial import Trial
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.spaces.space import Space
+from gradlab.sweeps.spaces.trial import Trial
 
 HOSTILE = "<b>&amp;</b></script ><img src=x onerror=alert(1)><!--<script>"
 RATES = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]

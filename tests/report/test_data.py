@@ -6,7 +6,7 @@ import pytest
 
 from gradlab.report import data as module
 from gradlab.report.data import page_data
-from gradlab.sweeps.space import Space
+from gradlab.sweeps.spaces.space import Space
 from tests.report.examples import FINAL, HOSTILE, RATES, STEPS, example, large, stopped
 from tests.sweeps.results import only_rates
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.space import Space
-from gradlab.sweeps.trial import Trial
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.spaces.space import Space
+from gradlab.sweeps.spaces.trial import Trial
 
 SPACE = Space({"learning_rate": {"log": [1e-4, 1.0]}, "decay": {"choice": [None, "cosine", 0.5]}, "b1": 0.9})
 VALUES = [(0.1, "cosine"), (0.01, None), (1.0, 0.5)]

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradlab
-from gradlab.sweeps.dimensions import integer, linear, log, one_minus
-from gradlab.sweeps.hypergradients import hypergradients
-from gradlab.sweeps.lanes import Plan
+from gradlab.sweeps.engine.hypergradients import hypergradients
+from gradlab.sweeps.engine.lanes import Plan
+from gradlab.sweeps.spaces.dimensions import integer, linear, log, one_minus
 from gradlab.tasks import flax_task
 
 STEPS, SEEDS = 11, (3, 8)

@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from gradlab.sweeps.adaptive import ADAPTIVE, make_sampler
-from gradlab.sweeps.samplers import random
+from gradlab.sweeps.samplers.adaptive import ADAPTIVE, make_sampler
+from gradlab.sweeps.samplers.designs import random
 from gradlab.sweeps.search import COMPLETED, DIVERGED
-from gradlab.sweeps.space import Space
+from gradlab.sweeps.spaces.space import Space
 
 NAMES = [pytest.param(name, marks=pytest.mark.peers if name == "gp" else ()) for name in ADAPTIVE]
 SPACE = Space(
@@ -92,7 +92,7 @@ def test_a_fresh_one_that_is_told_the_same_answers_the_same(name):
 def test_another_process_answers_the_same_and_loads_optuna_only_when_it_needs_it():
     code = """
 import sys
-from gradlab.sweeps.adaptive import make_sampler
+from gradlab.sweeps.samplers.adaptive import make_sampler
 print(sorted({"optuna", "torch", "cmaes"} & set(sys.modules)))
 import tests.sweeps.test_adaptive as test
 print(test.uids_of_three_batches())

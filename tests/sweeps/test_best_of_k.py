@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gradlab.sweeps.best_of_k import expected_best
+from gradlab.sweeps.outcomes.best_of_k import expected_best
 
 SCORES = np.random.default_rng(0).normal(size=9)
 TIES = [1.0, 1.0, 2.0, 2.0, 2.0, 7.0]

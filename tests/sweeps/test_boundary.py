@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from gradlab.sweeps.boundary import Edge, at_edge, edges, is_numeric, place_in
-from gradlab.sweeps.dimensions import choice, fixed, integer, linear, log, one_minus
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.space import Space
-from gradlab.sweeps.trial import Trial
+from gradlab.sweeps.outcomes.boundary import Edge, at_edge, edges, is_numeric, place_in
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.spaces.dimensions import choice, fixed, integer, linear, log, one_minus
+from gradlab.sweeps.spaces.space import Space
+from gradlab.sweeps.spaces.trial import Trial
 from tests.sweeps.results import only_rates
 
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradlab.sweeps.coordinate import coordinate
+from gradlab.sweeps.samplers.coordinate import coordinate
 from gradlab.sweeps.search import COMPLETED, DIVERGED, ENDED, STOPPED
-from gradlab.sweeps.space import Space
+from gradlab.sweeps.spaces.space import Space
 
 SQUARE = Space({"x": {"linear": [0.0, 1.0]}, "y": {"linear": [0.0, 1.0]}})
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradlab.sweeps.dimensions import Choice, Integer, choice, fixed, integer, linear, log, one_minus
+from gradlab.sweeps.spaces.dimensions import Choice, Integer, choice, fixed, integer, linear, log, one_minus
 
 units = st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=20)
 numbers = st.floats(-1e6, 1e6)

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from gradlab.sweeps.files import make_run_folder, write_atomically
+from gradlab.sweeps.outcomes.files import make_run_folder, write_atomically
 
 
 def full_disk(file):
@@ -53,7 +53,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_the_old_file_whole(tmp_path):
     path.write_bytes(b"old content")
     program = f"""
         import time
-        from gradlab.sweeps.files import write_atomically
+        from gradlab.sweeps.outcomes.files import write_atomically
 
         def slow(file):
             file.write(b"half of the new content" * 10000)

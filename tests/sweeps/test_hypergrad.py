@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import gradlab
-from gradlab.sweeps.hypergrad import Hypergrad, moving, points_of, trials_at
-from gradlab.sweeps.hypergradients import hypergradients
-from gradlab.sweeps.lanes import Plan
-from gradlab.sweeps.space import Space
-from gradlab.sweeps.trial import Trial
+from gradlab.sweeps.engine.hypergradients import hypergradients
+from gradlab.sweeps.engine.lanes import Plan
+from gradlab.sweeps.schedulers.hypergrad import Hypergrad, moving, points_of, trials_at
+from gradlab.sweeps.spaces.space import Space
+from gradlab.sweeps.spaces.trial import Trial
 from gradlab.tasks import TASKS
 
 SPACE = Space(

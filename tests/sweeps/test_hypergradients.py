@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import gradlab
-from gradlab.sweeps.dimensions import integer, linear, log, one_minus
-from gradlab.sweeps.hypergradients import hypergradients, unit_slope
-from gradlab.sweeps.lanes import Plan
-from gradlab.sweeps.space import Space
-from gradlab.sweeps.trial import Trial
+from gradlab.sweeps.engine.hypergradients import hypergradients, unit_slope
+from gradlab.sweeps.engine.lanes import Plan
+from gradlab.sweeps.spaces.dimensions import integer, linear, log, one_minus
+from gradlab.sweeps.spaces.space import Space
+from gradlab.sweeps.spaces.trial import Trial
 from gradlab.tasks import flax_task, quadratic, surface_task
 from tests.sweeps.runs import CASES, PLAN, SEEDS, STEPS, cost_of_fit, difference, of, regression, task
 

@@ -4,10 +4,10 @@ import numpy as np
 import optuna
 import pytest
 
-from gradlab.sweeps.importance import importances
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.samplers import sobol
-from gradlab.sweeps.space import Space
+from gradlab.sweeps.outcomes.importance import importances
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.samplers.designs import sobol
+from gradlab.sweeps.spaces.space import Space
 from tests.sweeps.results import only_rates
 
 SPACE = Space(

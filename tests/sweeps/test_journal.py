@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import gradlab
-from gradlab.sweeps import SweepResult, journal
-from gradlab.sweeps.journal import Journal, is_unfinished, open_journal
+from gradlab.sweeps import SweepResult
+from gradlab.sweeps.engine import journal
+from gradlab.sweeps.engine.journal import Journal, is_unfinished, open_journal
 from gradlab.tasks.catalogue import digits_linear
 
 SPACE = {"learning_rate": {"log": [1e-3, 1e-1]}, "nesterov": [True, False]}
@@ -68,7 +69,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_numbers(tmp_path, whole, segme
 def test_only_what_is_missing_runs_again(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         swept(tmp_path / "out", progress=stop_after(6))
-    module = importlib.import_module("gradlab.sweeps.chunks")
+    module = importlib.import_module("gradlab.sweeps.engine.chunks")
     original, chunks, reports = module.lane_segments, [], []
     counted = lambda *args, **options: chunks.append(1) or original(*args, **options)
     monkeypatch.setattr(module, "lane_segments", counted)
@@ -109,7 +110,9 @@ def test_other_data_and_another_optimizer_are_other_sweeps(tmp_path):
 
 def test_a_second_process_is_refused(tmp_path):
     first = open_journal(tmp_path / "out", {"a": 1})
-    program = f"from gradlab.sweeps.journal import open_journal; open_journal({str(tmp_path / 'out')!r}, {{'a': 1}})"
+    program = (
+        f"from gradlab.sweeps.engine.journal import open_journal; open_journal({str(tmp_path / 'out')!r}, {{'a': 1}})"
+    )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "FileExistsError: another process is sweeping into" in result.stderr
     first.close(done=False)
@@ -119,7 +122,7 @@ def test_a_second_process_is_refused(tmp_path):
 KILLED = """
 import sys
 import gradlab
-from gradlab.sweeps.journal import Journal
+from gradlab.sweeps.engine.journal import Journal
 from gradlab.tasks.catalogue import digits_linear
 
 Journal.__init__.__defaults__ = (0.0,)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gradlab
-from gradlab.sweeps.lanes import Lanes, Plan, _start, run_lanes, run_segment
+from gradlab.sweeps.engine.lanes import Lanes, Plan, _start, run_lanes, run_segment
 from gradlab.tasks import TASKS
 
 RATES = np.array([0.003, 0.03, 0.3])

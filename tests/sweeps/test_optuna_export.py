@@ -8,12 +8,12 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from gradlab.sweeps.dimensions import choice, fixed, integer, linear, log, one_minus
-from gradlab.sweeps.optuna_export import to_study
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.samplers import sobol
-from gradlab.sweeps.space import Space
-from gradlab.sweeps.trial import Trial
+from gradlab.sweeps.outcomes.optuna_export import to_study
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.samplers.designs import sobol
+from gradlab.sweeps.spaces.dimensions import choice, fixed, integer, linear, log, one_minus
+from gradlab.sweeps.spaces.space import Space
+from gradlab.sweeps.spaces.trial import Trial
 from tests.sweeps.results import only_rates, small_result
 
 

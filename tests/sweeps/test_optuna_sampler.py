@@ -7,10 +7,10 @@ import optuna
 import pytest
 from scipy.stats import kstest
 
-from gradlab.sweeps.adaptive import make_sampler
-from gradlab.sweeps.optuna_kinds import cmaes, gp, nsga2, tpe
+from gradlab.sweeps.samplers.adaptive import make_sampler
+from gradlab.sweeps.samplers.optuna_kinds import cmaes, gp, nsga2, tpe
 from gradlab.sweeps.search import COMPLETED, DIVERGED, ENDED, STOPPED
-from gradlab.sweeps.space import Space
+from gradlab.sweeps.spaces.space import Space
 
 LINE = Space({"x": {"linear": [0.0, 1.0]}})
 SQUARE = Space({"x": {"linear": [0.0, 1.0]}, "y": {"linear": [0.0, 1.0]}})

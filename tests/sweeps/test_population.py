@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradlab.sweeps.population import PopulationBased
+from gradlab.sweeps.schedulers.population import PopulationBased
 from gradlab.sweeps.search import View
-from gradlab.sweeps.space import Space
+from gradlab.sweeps.spaces.space import Space
 
 SPACE = Space(
     {

@@ -5,7 +5,7 @@ import sys
 
 import jax
 
-from gradlab.sweeps.provenance import provenance
+from gradlab.sweeps.outcomes.provenance import provenance
 
 
 def git(folder, *arguments):
@@ -44,7 +44,7 @@ def test_no_commit_outside_of_git_nor_without_it(tmp_path, monkeypatch):
 
 def test_results_and_samplers_import_pandas_and_scipy_only_when_used():
     program = (
-        "import sys, gradlab.sweeps.results, gradlab.sweeps.samplers;"
+        "import sys, gradlab.sweeps.outcomes.results, gradlab.sweeps.samplers.designs;"
         "print(sorted({'pandas', 'matplotlib', 'scipy.stats', 'yaml'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

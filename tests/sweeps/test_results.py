@@ -8,10 +8,10 @@ import numpy as np
 import pandas
 import pytest
 
-from gradlab.sweeps import files
-from gradlab.sweeps.results import _ARRAYS, SweepResult
-from gradlab.sweeps.space import Space
-from gradlab.sweeps.table import best_of, storable
+from gradlab.sweeps.outcomes import files
+from gradlab.sweeps.outcomes.results import _ARRAYS, SweepResult
+from gradlab.sweeps.outcomes.table import best_of, storable
+from gradlab.sweeps.spaces.space import Space
 from tests.sweeps.results import DIVERGED_AT, SPACE, TRIALS, VALID_LOSS, lanes, only_rates, small_result
 
 nan = np.nan

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy.stats import kstest, qmc
 
-from gradlab.sweeps.dimensions import choice, fixed, integer, linear, log
-from gradlab.sweeps.samplers import SAMPLERS, draw, grid, halton, latin_hypercube, random, sobol
-from gradlab.sweeps.space import Space
+from gradlab.sweeps.samplers.designs import SAMPLERS, draw, grid, halton, latin_hypercube, random, sobol
+from gradlab.sweeps.spaces.dimensions import choice, fixed, integer, linear, log
+from gradlab.sweeps.spaces.space import Space
 
 CUBE = Space({"a": linear(0, 1), "b": linear(0, 1), "c": linear(0, 1)})
 MIXED = Space({"rate": log(1e-4, 1), "kind": choice(["x", "y"]), "eps": fixed(1e-8), "count": integer(1, 900)})
@@ -104,7 +104,7 @@ def test_draw_takes_every_name():
 
 def test_uids_are_the_same_in_another_process():
     program = (
-        "from gradlab.sweeps.samplers import sobol; from gradlab.sweeps.space import Space;"
+        "from gradlab.sweeps.samplers.designs import sobol; from gradlab.sweeps.spaces.space import Space;"
         "print([t.uid for t in sobol(Space({'rate': {'log': [1e-4, 1]}, 'kind': ['x', 'y']}), 8, 1)])"
     )
     space = Space({"rate": {"log": [1e-4, 1]}, "kind": ["x", "y"]})

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gradlab.sweeps.rules import ladder, spaced
-from gradlab.sweeps.schedulers import SCHEDULERS, as_data, make_scheduler
+from gradlab.sweeps.schedulers.named import SCHEDULERS, as_data, make_scheduler
+from gradlab.sweeps.schedulers.rules import ladder, spaced
 from gradlab.sweeps.search import ENDED, STOPPED, Cohort, View
-from gradlab.sweeps.space import Space
+from gradlab.sweeps.spaces.space import Space
 
 SPACE = Space({"learning_rate": {"log": [1e-3, 1.0]}})
 TENS = range(10, 110, 10)

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradlab.sweeps.schedulers import make_scheduler
-from gradlab.sweeps.simulate import PowerLaws, simulate
+from gradlab.sweeps.schedulers.named import make_scheduler
+from gradlab.sweeps.schedulers.simulate import PowerLaws, simulate
 
 
 class Ordered:

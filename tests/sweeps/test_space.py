@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from gradlab.sweeps.dimensions import choice, fixed, integer, linear, log, one_minus
-from gradlab.sweeps.space import Space, dimension_from, spec_of
-from gradlab.sweeps.trial import Trial
+from gradlab.sweeps.spaces.dimensions import choice, fixed, integer, linear, log, one_minus
+from gradlab.sweeps.spaces.space import Space, dimension_from, spec_of
+from gradlab.sweeps.spaces.trial import Trial
 
 EVERY_KIND = {
     "rate": log(1e-3, 1e-1),

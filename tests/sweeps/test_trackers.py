@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 import pytest
 
-from gradlab.sweeps.writers import open_writer, write_files, write_result
+from gradlab.sweeps.outcomes.writers import open_writer, write_files, write_result
 from tests.sweeps.results import TRIALS, small_result
 from tests.sweeps.test_writers import RUNS, SEEDS, SPACE, expected_scalars, expected_summary
 
@@ -236,7 +236,7 @@ def test_a_second_sweep_takes_the_place_of_the_first(name, tmp_path):
 
 PROGRAM = """
 import os, sys
-from gradlab.sweeps.writers import write_files
+from gradlab.sweeps.outcomes.writers import write_files
 from tests.sweeps.results import small_result
 write_files(small_result(), sys.argv[1], sys.argv[2:])
 print([name for name in ("WANDB_ERROR_REPORTING", "MLFLOW_DISABLE_TELEMETRY") if name in os.environ])

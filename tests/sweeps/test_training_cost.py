@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import gradlab
-from gradlab.sweeps.dimensions import linear, log
-from gradlab.sweeps.hypergradients import _forward, _reverse, hypergradients
-from gradlab.sweeps.lanes import Lanes, Plan
-from gradlab.sweeps.space import Space
-from gradlab.sweeps.training_cost import training_cost
-from gradlab.sweeps.trial import Trial
+from gradlab.sweeps.engine.hypergradients import _forward, _reverse, hypergradients
+from gradlab.sweeps.engine.lanes import Lanes, Plan
+from gradlab.sweeps.engine.training_cost import training_cost
+from gradlab.sweeps.spaces.dimensions import linear, log
+from gradlab.sweeps.spaces.space import Space
+from gradlab.sweeps.spaces.trial import Trial
 from gradlab.tasks import make_task, quadratic, surface_task
 from tests.sweeps.runs import CASES, PLAN, of, task
 

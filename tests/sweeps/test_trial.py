@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from gradlab.sweeps.trial import Trial, canonical_json
+from gradlab.sweeps.spaces.trial import Trial, canonical_json
 
 
 def test_the_uid_is_the_hash_of_the_written_out_values():

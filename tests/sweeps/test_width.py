@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import gradlab
-from gradlab.sweeps import lanes, width
-from gradlab.sweeps.setup import prepare
-from gradlab.sweeps.width import Layout, choose_layout, lane_bytes, planned_layout, program_bytes, program_of
+from gradlab.sweeps.engine import lanes, width
+from gradlab.sweeps.engine.setup import prepare
+from gradlab.sweeps.engine.width import Layout, choose_layout, lane_bytes, planned_layout, program_bytes, program_of
 from gradlab.tasks.catalogue import digits_cnn, digits_linear, digits_mlp
 
 SPACE = {"learning_rate": {"log": [1e-3, 1e-1]}, "weight_decay": {"linear": [0, 0.1]}}

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from gradlab.sweeps.results import SweepResult
-from gradlab.sweeps.writers import WRITERS, JsonLines, check_writers, open_writer, write_files, write_result
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.outcomes.writers import WRITERS, JsonLines, check_writers, open_writer, write_files, write_result
 from tests.sweeps.results import DIVERGED_AT, SPACE, TRIALS, VALID_LOSS, lanes, small_result
 
 SEEDS = (7, 9)
@@ -167,9 +167,8 @@ def test_nothing_is_written_if_one_writer_is_unknown(tmp_path):
 
 
 def test_importing_the_writers_imports_no_tracker():
-    code = (
-        "import sys, gradlab.sweeps.writers; print({'tensorboardX', 'wandb', 'mlflow', 'sqlalchemy'} & {*sys.modules})"
-    )
+    trackers = {"tensorboardX", "wandb", "mlflow", "sqlalchemy"}
+    code = f"import sys, gradlab.sweeps.outcomes.writers; print({trackers} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout == "set()\n", done.stderr
 

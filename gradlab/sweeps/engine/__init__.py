@@ -1,0 +1,1 @@
+"""How a sweep runs: lanes in chunks in cohorts, from halt to halt, with a journal."""

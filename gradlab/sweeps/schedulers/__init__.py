@@ -1,0 +1,1 @@
+"""For how long a trial runs: what is asked where cohorts of trials halt."""
