@@ -29,7 +29,7 @@ STORAGES: dict[str, Storage] = {name: name for name in CODECS if name not in ("f
 TASKS = {
     "digits_mlp": (digits_mlp, {"steps": 200, "batch_size": 64}),
     "chars": (
-        functools.partial(chars, max_characters=20_000, context=16, width=32, layers=1, heads=2),
+        functools.partial(chars, max_characters=10_000, context=8, width=32, layers=1, heads=1),
         {"steps": 100, "batch_size": 16},
     ),
 }

@@ -73,7 +73,8 @@ def vector_layout(tree: Tree, by: Tree | Callable[[Tree], Tree] | None = None) -
 class Buckets:
     """A tree whose leaves are parts of few vectors; itself a tree with the vectors as leaves.
 
-    Made by `bucket`; what `jax.tree.map` makes of it has the same layout.  Read it by ``tree``.
+    Made by `bucket`; what `jax.tree.map` makes of it has the same layout.  Read it by ``tree``.  Orbax saves it as it
+    is; for formats of trees (Flax's bytes, safetensors) save ``unbucket(state)``.
     """
 
     def __init__(self, vectors: dict[str, Any], layout: VectorLayout):
@@ -101,6 +102,10 @@ class Buckets:
                     f"leaf '{path}' of the tree has the shape {leaf.shape}, not {shape} as in these buckets"
                 )
         return Buckets(self.layout.join(leaves), self.layout)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is such a vector; Flax's ``TrainState`` looks for one with a name of its own."""
+        return name in self.vectors
 
     def tree_flatten_with_keys(self):
         names = tuple(self.vectors)

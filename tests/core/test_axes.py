@@ -54,16 +54,24 @@ def test_jax_refuses_what_could_be_split_in_several_ways():
         jax.eval_shape(lambda x: x @ x.T, X)
 
 
-def test_a_result_is_split_as_what_it_is_like_along_axes_of_its_length():
-    gram = lambda x: x @ x.T
-    assert typed(lambda x: automatic(gram, (x,), like=x), X) == [("data", None)]  # 8 rows still, no 16 columns
+@pytest.mark.parametrize(
+    ("columns", "entry"),
+    [(16, "model"), (8, "model"), (4, "model"), (2, None), (6, None), (12, None), (32, None), (0, None)],
+)
+def test_a_result_is_split_as_what_it_is_like_along_axes_of_which_devices_have_whole_parts(columns, entry):
+    """Of 16 columns over 4 devices."""
+    product = lambda x: x @ jnp.zeros((16, columns))
+    assert typed(lambda x: automatic(product, (x,), like=x), X) == [("data", entry)]
+
+
+def test_a_result_with_other_axes_is_not_split():
     assert typed(lambda x: automatic(lambda x: x @ x.T @ x, (x,), like=x), X) == [("data", "model")]
     assert typed(lambda x: automatic(lambda x: x[None], (x,), like=x), X) == [(None, None, None)]
     assert typed(lambda x: automatic(jnp.ravel, (x,), like=jax.ShapeDtypeStruct((128,), "float32")), X) == [(None,)]
 
 
 def test_what_stands_for_several_results_is_a_prefix_of_them():
-    both = lambda x: automatic(lambda x: (x, {"a": 2 * x, "b": x[:4]}), (x,), like=(x, x))
+    both = lambda x: automatic(lambda x: (x, {"a": 2 * x, "b": x[:3]}), (x,), like=(x, x))
     assert typed(both, X) == [("data", "model"), ("data", "model"), (None, "model")]
 
 

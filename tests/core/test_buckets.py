@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
+from flax.training import train_state
 
 import gradlab
 from gradlab import bucket, unbucket
@@ -120,3 +122,18 @@ def test_codes_have_to_be_read_before_they_are_cut():
     with pytest.raises(TypeError, match="vector 'float32' is kept as Blocks.*decoded_state first"):
         unbucket(state)
     assert unbucket(decoded_state(state))[0].mu["Dense_0"]["kernel"].shape == (3, 4)
+
+
+@pytest.mark.parametrize("state_class", [train_state.TrainState, gradlab.TrainState])
+def test_flax_and_orbax_take_them(state_class, tmp_path):
+    params, tx = tree(), gradlab.adamw(0.1)
+    state = state_class.create(apply_fn=None, params=bucket(params), tx=tx)
+    state = state.apply_gradients(grads=state.params)
+    expected = state_class.create(apply_fn=None, params=params, tx=tx).apply_gradients(grads=params)
+    chex.assert_trees_all_close(unbucket(state.params), expected.params, rtol=1e-5)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", (state.params, state.opt_state))
+        checkpointer.wait_until_finished()
+        shapes = jax.eval_shape(lambda: (bucket(params), tx.init(bucket(params))))
+        restored = checkpointer.restore(tmp_path / "state", shapes)
+    chex.assert_trees_all_equal(restored, (state.params, state.opt_state))

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 import gradlab
+from gradlab.core.storage import Int8
 
 P = PartitionSpec
 SPECS = {"dense": {"kernel": P("x", "y"), "bias": P("y")}, "layers": [P(), P(None, "x")]}
@@ -87,6 +88,18 @@ def test_named_shardings_give_named_shardings():
     specs = gradlab.state_specs(optax.chain(gradlab.adam(0.1), optax.scale_by_lbfgs(3)), shardings)
     assert specs[0][0].count == NamedSharding(mesh, P())
     assert specs[1].diff_params_memory["layers"][1] == NamedSharding(mesh, P(None, None, "x"))
+
+
+@pytest.mark.parametrize(("block", "expected"), [(32, ("x", "y")), (64, ("x",))])
+def test_exponents_are_split_with_their_blocks_where_each_device_has_whole_ones(block, expected):
+    """256 columns over 8 devices: 8 blocks of 32, or 4 of 64; without a mesh nobody knows."""
+    tx = gradlab.sgd(0.1, momentum=0.9, storage=Int8(block=block, least=1))
+    params, spec = {"w": jax.ShapeDtypeStruct((16, 256), "float32")}, P("x", "y")
+    mesh = AbstractMesh((4, 8), ("x", "y"))
+    stored = gradlab.state_specs(tx, {"w": NamedSharding(mesh, spec)}, params).inner_state[0].trace["w"]
+    assert stored.codes.spec == spec and tuple(stored.exponents.spec) == expected
+    stored = gradlab.state_specs(tx, {"w": spec}, params).inner_state[0].trace["w"]
+    assert stored.codes == spec and tuple(stored.exponents) == ("x",)
 
 
 ON_FOUR_DEVICES = """

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 import gradlab
-from gradlab.training.layouts import zero_layout
+from gradlab.core.storage import Int8
+from gradlab.training.layouts import fsdp_layout, zero_layout
 
 COMMON = """
 import json, os, re, sys
@@ -309,6 +310,16 @@ def test_a_checkpoint_of_one_mesh_goes_on_on_another(found):
     after, straight, step, devices = found["restored"]
     np.testing.assert_allclose(after, straight, rtol=1e-5)
     assert (step, devices) == (5, 4)
+
+
+def test_exponents_that_no_whole_axis_takes_are_split_further_along_a_split_one():
+    """Each row of 32 is one block: two shards of a column have no whole one, but of 16 rows eight devices have two."""
+    tx, weights = gradlab.adamw(1e-2, storage=Int8(least=1)), {"w": jax.ShapeDtypeStruct((16, 32), "float32")}
+    mesh = AbstractMesh((2, 4), ("data", "model"))
+    shardings = {"w": NamedSharding(mesh, PartitionSpec("model", None))}
+    kept = fsdp_layout(tx, weights, mesh, shardings=shardings).opt_state.inner_state[0].mu["w"]
+    assert tuple(kept.codes.spec) == ("model", "data") and tuple(kept.exponents.spec) == (("model", "data"), None)
+    assert dict(kept.codes.mesh.shape) == {"data": 2, "model": 4} and set(kept.codes.mesh.axis_types) == {AxisType.Auto}
 
 
 def test_what_does_not_fit_is_refused():
