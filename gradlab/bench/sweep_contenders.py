@@ -18,8 +18,9 @@ import optax
 
 from gradlab.bench.sweep_problem import SEED, Fixture, Sweep, fixture_of
 from gradlab.optimizers.adam import adam
+from gradlab.sweeps.engine.prepare import prepare
 from gradlab.sweeps.engine.run import sweep as run_sweep
-from gradlab.sweeps.engine.setup import Setup, prepare
+from gradlab.sweeps.engine.setup import Setup
 from gradlab.sweeps.engine.width import memory_budget, program_bytes
 from gradlab.sweeps.samplers.optuna_sampler import quiet
 from gradlab.tasks.task import Task

@@ -27,7 +27,8 @@ from gradlab.config.recipe import Recipe
 from gradlab.config.scalars import Text, Whole
 from gradlab.config.sections import Section, Sweep, SweepTrain, Train, name_among
 from gradlab.core.check import suggestion
-from gradlab.sweeps.engine.setup import TASK, Setup, prepare
+from gradlab.sweeps.engine.prepare import prepare
+from gradlab.sweeps.engine.setup import TASK, Setup
 from gradlab.sweeps.outcomes.writers import WRITERS
 from gradlab.sweeps.spaces.space import Space, dimension_from
 from gradlab.tasks.task import Task

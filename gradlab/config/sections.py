@@ -10,7 +10,7 @@ from gradlab.config.errors import error_at, errors_together, shown, worded
 from gradlab.config.parts import located
 from gradlab.config.scalars import Count, Number, Text, Whole
 from gradlab.core.check import suggestion
-from gradlab.sweeps.engine.setup import resolve_scheduler
+from gradlab.sweeps.engine.prepare import resolve_scheduler
 from gradlab.sweeps.engine.width import METHODS
 from gradlab.sweeps.samplers.adaptive import ADAPTIVE
 from gradlab.sweeps.samplers.designs import SAMPLERS

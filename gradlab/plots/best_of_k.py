@@ -24,8 +24,8 @@ def best_of_k(
     """The best final metric of k trials against k: its mean as a line, its median dotted, two quantiles as a band.
 
     These are exact, over all subsets of k of the trials that were run; see `gradlab.sweeps.outcomes.best_of_k`.  A
-    trial of which a seed diverged, or that ended worse than it began, counts with the value before training, or, if that is not
-    known, with the worst of the others; one that was stopped counts with its last value.
+    trial of which a seed diverged, or that ended worse than it began, counts with the value before training, or, if
+    that is not known, with the worst of the others; one that was stopped counts with its last value.
 
     Args:
       results: a sweep, or name -> sweep to compare some.

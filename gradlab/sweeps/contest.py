@@ -23,8 +23,9 @@ import numpy as np
 from gradlab.core.check import in_range, one_of
 from gradlab.sweeps.engine.journal import UNFINISHED as SWEEP_UNFINISHED
 from gradlab.sweeps.engine.journal import is_unfinished
+from gradlab.sweeps.engine.prepare import prepare
 from gradlab.sweeps.engine.run import SweepProgress, run_into
-from gradlab.sweeps.engine.setup import Make, Setup, prepare
+from gradlab.sweeps.engine.setup import Make, Setup
 from gradlab.sweeps.outcomes.files import make_run_folder, write_atomically
 from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.sweeps.outcomes.table import before_divergence, mode_of

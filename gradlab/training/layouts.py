@@ -6,7 +6,8 @@
     fsdp_layout     parameters and slots split over it; gathered where they are used  ZeRO-3
     layout_of       parameters as a model says (tensor parallelism), slots beside them
 
-The first two compute gradients on each device's share of the batch (`jax.shard_map`), so that the collectives are those
+The first two take a model's tensor parallelism as well (``shardings``), on another axis of the mesh than the data's.
+They compute gradients on each device's share of the batch (`jax.shard_map`), so that the collectives are those
 that are written here, on any platform: the gradients are scattered as they are summed, and gathered are the new
 parameters (zero) or those of the forward pass (fsdp).  The update itself needs none, but for norms over all leaves.
 """

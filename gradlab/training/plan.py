@@ -161,7 +161,7 @@ def plan(
         gathered_bytes=max(_bytes_of_each(stage, of_group)) if layout == "fsdp" else 0,
         sent_bytes=_sent(_held(stage, of_group), layout, grid, micro_batches),
         sent_for_matrices=round(whole * _bytes(matrices(stage))),
-        sent_to_owners=round(whole * _of_owner(matrices(stage), grid.shards * tensor)),
+        sent_to_owners=round(whole * bytes_of_owner(matrices(stage), grid.shards * tensor)),
         sent_in_blocks=round(4 * math.ceil(layers / pipeline) * 2 * _ring(tensor) * activations),
         sent_between_stages=_sent_between(activations, _bytes(shapes["embed"]), grid),
         idle=(pipeline - 1) / (micro_batches + pipeline - 1),
@@ -198,8 +198,12 @@ def _ring(devices: int) -> float:
     return (devices - 1) / devices
 
 
-def _of_owner(matrices: list[Any], devices: int) -> int:
-    """Bytes of the whole matrices of a device, those of one shape dealt out evenly."""
+def bytes_of_owner(matrices: list[Any], devices: int) -> int:
+    """Bytes of the whole matrices of a device, those of one shape dealt out evenly.
+
+    >>> bytes_of_owner([jax.ShapeDtypeStruct((4, 8), 'float32')] * 12, 8)  # two for each
+    256
+    """
     groups = collections.Counter((tuple(sorted(leaf.shape)), leaf.dtype) for leaf in matrices)
     each = lambda shape, dtype: math.prod(shape) * dtype.itemsize
     return sum(each(*group) * math.ceil(count / devices) for group, count in groups.items())

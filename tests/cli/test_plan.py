@@ -160,7 +160,7 @@ def test_the_command_prints_a_column_for_each_optimizer(gradlab_command):
     assert done.exit_code == 0, done.output
     text = " ".join(done.output.split())
     assert "2 stages of tensor groups of 2, of each device 1 copy of the state in 2 shards" in text
-    sent = 9 * 4 * 2 * 2 / 2 * 4096 * 2048 * 2  # 9 of 17 blocks, 4096 of 8192 tokens, width 2048
+    sent = 9 * 4 * 2 * 1 / 2 * 4096 * 2048 * 2  # 9 of 17 blocks, 4096 of 8192 tokens, width 2048
     assert f"sent within a tensor group {amount_of_bytes(sent)}" in text and "idle, of the step 14.3%" in text
     assert f"time to send this {sent / 450e9:.3g} s" in text
     done = gradlab_command("plan", "--params", "1e9", "--devices", "8", "--optimizer", "adma")

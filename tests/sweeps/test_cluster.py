@@ -12,8 +12,8 @@ import gradlab
 from gradlab.sweeps.engine.chunks import run_here
 from gradlab.sweeps.engine.cluster import ray_workers
 from gradlab.sweeps.engine.journal import journal_of, open_journal
+from gradlab.sweeps.engine.prepare import prepare
 from gradlab.sweeps.engine.run import run_setup
-from gradlab.sweeps.engine.setup import prepare
 from gradlab.tasks.catalogue import digits_linear, digits_mlp
 
 OPTIONS = {"trials": 9, "sampler": "halton", "seeds": 2, "steps": 18, "batch_size": 32, "eval_every": 2, "chunk": 2}

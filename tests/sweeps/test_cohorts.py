@@ -8,8 +8,8 @@ import pytest
 
 import gradlab
 from gradlab.sweeps.engine.journal import journal_of, open_journal
+from gradlab.sweeps.engine.prepare import prepare
 from gradlab.sweeps.engine.run import run_setup
-from gradlab.sweeps.engine.setup import prepare
 from gradlab.tasks import make_task, quadratic, surface_task
 from gradlab.tasks.catalogue import digits_linear, digits_mlp
 

@@ -17,7 +17,7 @@ import numpy as np
 
 import gradlab
 from gradlab.sweeps.engine import lanes
-from gradlab.sweeps.engine.setup import prepare
+from gradlab.sweeps.engine.prepare import prepare
 from gradlab.tasks.catalogue import digits_mlp
 
 options = {"trials": 11, "sampler": "halton", "seeds": 2, "steps": 6, "batch_size": 16, "eval_every": 3}

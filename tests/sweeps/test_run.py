@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import gradlab
-from gradlab.sweeps.engine.setup import prepare
+from gradlab.sweeps.engine.prepare import prepare
 from gradlab.tasks import TASKS, quadratic, surface_task
 
 SPACE = {"learning_rate": {"log": [1e-3, 1.0]}, "momentum": [0.0, 0.9], "nesterov": [False, True]}

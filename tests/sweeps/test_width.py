@@ -5,7 +5,7 @@ import pytest
 
 import gradlab
 from gradlab.sweeps.engine import lanes, width
-from gradlab.sweeps.engine.setup import prepare
+from gradlab.sweeps.engine.prepare import prepare
 from gradlab.sweeps.engine.width import Layout, choose_layout, lane_bytes, planned_layout, program_bytes, program_of
 from gradlab.tasks.catalogue import digits_cnn, digits_linear, digits_mlp
 

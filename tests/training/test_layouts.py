@@ -15,6 +15,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 import gradlab
 from gradlab.core.storage import Int8
 from gradlab.training.layouts import fsdp_layout, zero_layout
+from gradlab.training.plan import bytes_of_owner
 
 COMMON = """
 import json, os, re, sys
@@ -185,6 +186,18 @@ found["explicit"] = {
     "in": list(state.params["in"].sharding.spec),
 }
 
+line = jax.make_mesh((8,), ("data",))
+matrices = {f"Dense_{i}": {"kernel": jnp.ones((16, 32))} for i in range(12)}
+matrices = jax.device_put(matrices, NamedSharding(line, P("data")))
+dealt_out = gradlab.muon(1e-2, muon_weight_dimension_numbers=gradlab.flax_matrices())
+with jax.set_mesh(line):
+    state = dealt_out.init(matrices)
+    text = jax.jit(dealt_out.update).lower(matrices, state, matrices).compile().as_text()
+moves = re.findall(r"= (.*) (all-gather|all-to-all|all-reduce|collective-permute|reduce-scatter)(?:-start)?\\(", text)
+size = lambda one: np.prod([int(n) for n in one.split(",")])
+sizes = lambda shapes: sum(size(one) for one in re.findall(r"f32\\[([\\d,]+)\\]", shapes))
+found["dealt out"] = [[kind, int(4 * sizes(shapes))] for shapes, kind in moves]
+
 import orbax.checkpoint as ocp
 state, _ = train(tx, layout)
 with ocp.StandardCheckpointer() as saver:
@@ -298,6 +311,14 @@ def test_a_state_of_nnx_is_laid_out_as_its_model_says(found):
 def test_a_mesh_with_explicit_axes_counts_as_automatic(found, kind, where):
     np.testing.assert_allclose(
         found["explicit"]["losses"][kind + where], found["clipped zero_layout"]["losses"][0], rtol=1e-5
+    )
+
+
+def test_matrices_go_to_one_device_each_and_back(found):
+    """Twelve to eight devices: two for each, some of which fill up; what a plan counts."""
+    shapes = [jax.ShapeDtypeStruct((16, 32), "float32")] * 12
+    assert (
+        found["dealt out"] == [["all-to-all", bytes_of_owner(shapes, 8)]] * 2 == [["all-to-all", 2 * 4 * 16 * 32]] * 2
     )
 
 

@@ -29,7 +29,8 @@ import numpy as np
 
 from gradlab.core import check
 from gradlab.sweeps.engine.lanes import Lanes, Plan
-from gradlab.sweeps.engine.setup import TASK, Make, Setup, prepare
+from gradlab.sweeps.engine.prepare import prepare
+from gradlab.sweeps.engine.setup import TASK, Make, Setup
 from gradlab.sweeps.engine.training_cost import check_metric, checked_horizon, training_cost
 from gradlab.sweeps.outcomes.table import mode_of
 from gradlab.sweeps.schedulers.hypergrad import METHODS, moving

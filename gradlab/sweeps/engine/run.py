@@ -7,8 +7,9 @@ from typing import Any
 from gradlab.sweeps.engine.chunks import run_here
 from gradlab.sweeps.engine.cohorts import Search, Workers
 from gradlab.sweeps.engine.journal import Journal, journal_of, open_journal
+from gradlab.sweeps.engine.prepare import prepare
 from gradlab.sweeps.engine.record import Record, SweepProgress
-from gradlab.sweeps.engine.setup import Make, Setup, prepare
+from gradlab.sweeps.engine.setup import Make, Setup
 from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.sweeps.outcomes.writers import write_files
 from gradlab.sweeps.search import Scheduler
