@@ -156,13 +156,18 @@ def test_the_command_prints_a_column_for_each_optimizer(gradlab_command):
     assert done.exit_code == 0, done.output
     assert "adamw, int8" in done.output and "muon, int8" in done.output and "held in all" in done.output
     split = ("--tensor", "2", "--pipeline", "2", "--micro-batches", "6")
-    done = gradlab_command("plan", "--params", "1e9", "--devices", "8", *split, "--tokens", "8192")
+    done = gradlab_command(
+        "plan", "--params", "1e9", "--devices", "8", "--optimizer", "muon", *split, "--tokens", "8192"
+    )
     assert done.exit_code == 0, done.output
     text = " ".join(done.output.split())
     assert "2 stages of tensor groups of 2, of each device 1 copy of the state in 2 shards" in text
     sent = 9 * 4 * 2 * 1 / 2 * 4096 * 2048 * 2  # 9 of 17 blocks, 4096 of 8192 tokens, width 2048
     assert f"sent within a tensor group {amount_of_bytes(sent)}" in text and "idle, of the step 14.3%" in text
     assert f"time to send this {sent / 450e9:.3g} s" in text
+    found = plan(gradlab.muon(1e-3), 1e9, 8, tensor=2, pipeline=2, micro_batches=6, tokens=8192)
+    apart = found.sent_bytes + found.sent_to_owners + found.sent_between_stages
+    assert f"time to send these {apart / 50e9:.3g} s" in text
     done = gradlab_command("plan", "--params", "1e9", "--devices", "8", "--optimizer", "adma")
     assert done.exit_code == 2 and "unknown optimizer 'adma'" in done.output
 

@@ -9,7 +9,8 @@ import pandas
 import pytest
 
 from gradlab.sweeps.outcomes import files
-from gradlab.sweeps.outcomes.results import _ARRAYS, SweepResult
+from gradlab.sweeps.outcomes.result_files import ARRAYS
+from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.sweeps.outcomes.table import best_of, storable
 from gradlab.sweeps.spaces.space import Space
 from tests.sweeps.results import DIVERGED_AT, SPACE, TRIALS, VALID_LOSS, lanes, only_rates, small_result
@@ -153,7 +154,7 @@ def test_what_is_saved_loads_as_it_was(tmp_path):
     assert (loaded.space, loaded.trials, loaded.seeds, loaded.steps) == (SPACE, tuple(TRIALS), (7, 9), 10)
     assert loaded.facts == saved.facts
     assert (loaded.methods, loaded.lineage) == (saved.methods, saved.lineage)
-    for name in ("metrics", *_ARRAYS):
+    for name in ("metrics", *ARRAYS):
         chex.assert_trees_all_equal(getattr(loaded, name), getattr(saved, name))
         chex.assert_trees_all_equal_dtypes(getattr(loaded, name), getattr(saved, name))
     pandas.testing.assert_frame_equal(loaded.table, saved.table)

@@ -1,16 +1,7 @@
-"""What a sweep leaves: arrays, the table made from them, and a folder of files that holds both.
-
-::
-
-    curves.npz        everything, for `SweepResult.load`: one file, so that a kill cannot leave halves of two sweeps
-    results.parquet   the table (see `gradlab.sweeps.outcomes.table`)
-    results.csv       the same for reading
-    resolved.json     space, trials, seeds, buckets with their seconds, versions, platform, commit, date
-"""
+"""What a sweep leaves: arrays, the table made from them, and what may be asked of both."""
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradlab.core.check import one_of
-from gradlab.sweeps.outcomes.files import write_atomically
 from gradlab.sweeps.outcomes.provenance import provenance
-from gradlab.sweeps.outcomes.table import final_of, make_table, mode_of, storable, value_column
+from gradlab.sweeps.outcomes.result_files import read_fields, write_result
+from gradlab.sweeps.outcomes.table import final_of, make_table, mode_of, value_column
 from gradlab.sweeps.search import COMPLETED, STOPPED
 from gradlab.sweeps.spaces.space import Space
 from gradlab.sweeps.spaces.trial import Trial
@@ -32,7 +23,6 @@ if TYPE_CHECKING:
 
 LOSS = "loss"  # the name of the training-loss curve, beside those of the metrics
 VALID_LOSS = "valid_loss"  # what trials are compared by, where there is validation data
-METRIC = "metric."  # begins the names of the metrics in curves.npz
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -246,33 +236,7 @@ class SweepResult:
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the files of a sweep into a folder that exists; each replaces its predecessor when it is complete."""
-        folder = Path(folder)
-        table = storable(self.table, self.space)
-        resolved = json.dumps(self._resolved(), indent=2, allow_nan=False)
-        arrays = {field: getattr(self, field) for field in _ARRAYS}
-        arrays |= {METRIC + name: values for name, values in self.metrics.items()}
-        arrays["resolved"] = np.frombuffer(resolved.encode(), np.uint8)
-        write_atomically(folder / "curves.npz", lambda file: np.savez(file, **arrays))
-        write_atomically(folder / "results.parquet", lambda file: table.to_parquet(file, index=False))
-        write_atomically(folder / "results.csv", lambda file: table.to_csv(file, index=False))
-        write_atomically(folder / "resolved.json", lambda file: file.write(resolved.encode() + b"\n"))
-
-    def _resolved(self) -> dict[str, Any]:
-        first = np.unique(self.bucket, return_index=True)[1]
-        structures = [{name: self.trials[i].values[name] for name in self.space.structural} for i in first]
-        seconds = np.bincount(self.bucket, self.run_seconds).tolist()
-        each = zip(structures, self.methods, self.compile_seconds.tolist(), seconds, strict=True)
-        names = ("structure", "lane_method", "compile_seconds", "run_seconds")
-        buckets = [dict(zip(names, values, strict=True)) for values in each]
-        return {
-            "space": self.space.spec(),
-            "seeds": self.seeds,
-            "steps": self.steps,
-            "buckets": buckets,
-            "facts": self.facts,
-            "lineage": self.lineage,
-            "trials": [dataclasses.asdict(trial) for trial in self.trials],
-        }
+        write_result(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "SweepResult":
@@ -281,41 +245,7 @@ class SweepResult:
         Raises:
           FileNotFoundError: the folder holds no curves.npz.
         """
-        path = Path(folder) / "curves.npz"
-        if not path.exists():
-            raise FileNotFoundError(f"{folder} holds no sweep: there is no {path.name} in it")
-        with np.load(path, allow_pickle=False) as arrays:
-            resolved = json.loads(arrays["resolved"].tobytes())
-            metrics = {name.removeprefix(METRIC): arrays[name] for name in arrays if name.startswith(METRIC)}
-            return cls(
-                space=Space(resolved["space"]),
-                trials=tuple(Trial(trial["uid"], _with_tuples(trial["values"])) for trial in resolved["trials"]),
-                seeds=tuple(resolved["seeds"]),
-                steps=resolved["steps"],
-                metrics=metrics,
-                methods=[bucket["lane_method"] for bucket in resolved["buckets"]],
-                lineage=resolved["lineage"],
-                facts=resolved["facts"],
-                **{field: arrays[field] for field in _ARRAYS},
-            )
-
-
-_ARRAYS = (
-    "loss",
-    "loss_step",
-    "eval_step",
-    "diverged_at",
-    "outcome",
-    "steps_done",
-    "bucket",
-    "compile_seconds",
-    "run_seconds",
-)
-
-
-def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has lists where a trial has tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(**read_fields(Path(folder)))
 
 
 def _check_result(result: SweepResult) -> None:
