@@ -19,6 +19,7 @@ class Topic(StrEnum):
     schedules = "schedules"
     tasks = "tasks"
     transforms = "transforms"
+    wrappers = "wrappers"
     experiments = "experiments"
 
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 from gradlab.cli.terminal import Terminal
+from gradlab.config import parts
 from gradlab.experiments.registry import EXPERIMENTS
 from gradlab.optimizers import REGISTRY
 from gradlab.schedules import SCHEDULES
@@ -15,6 +16,7 @@ REGISTRIES: dict[str, Mapping[str, Callable]] = {
     "schedules": SCHEDULES,
     "tasks": TASKS,
     "transforms": TRANSFORMS,
+    "wrappers": parts.WRAPPER.registry,
     "experiments": {name: one.run for name, one in EXPERIMENTS.items()},
 }
 

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationInfo, model_validator
 from gradlab.config.errors import error_at, errors_together
 from gradlab.config.recipe import Recipe
 from gradlab.config.scalars import Count, Text
-from gradlab.config.schema import Config, OptimizerPart, SpaceOf, TransformPart
+from gradlab.config.schema import Config, OptimizerPart, SpaceOf, TransformPart, WrapperPart
 from gradlab.config.sections import Section, SweepTrain, sampler_names
 from gradlab.core.check import suggestion
 from gradlab.sweeps.contest import Entrant
@@ -31,6 +31,12 @@ class EntrantSection(Section):
     space: dict[Text, Any] = Field(min_length=1)
     before: list[TransformPart] = []
     after: list[TransformPart] = []
+    around: list[WrapperPart] = []
+
+    def recipe(self, whole: "ContestConfig") -> Recipe:
+        """The factory of the optimizers."""
+        stages = ([*whole.before, *self.before], [*self.after, *whole.after], [*self.around, *whole.around])
+        return Recipe(self.optimizer, *stages)
 
 
 class Tuning(Section):
@@ -65,12 +71,7 @@ class ContestConfig(Config):
         }
 
     def _trials(self) -> dict[str, SpaceOf]:
-        return {
-            label: SpaceOf(
-                Recipe(one.optimizer, [*self.before, *one.before], [*one.after, *self.after]), one.space, self.task
-            )
-            for label, one in self.contest.items()
-        }
+        return {label: SpaceOf(one.recipe(self), one.space, self.task) for label, one in self.contest.items()}
 
     @model_validator(mode="after")
     def _all_fit(self, info: ValidationInfo) -> "ContestConfig":

@@ -1,4 +1,4 @@
-"""The parts of a config that name a factory: tasks, optimizers, schedules, transforms.
+"""The parts of a config that name a factory: tasks, optimizers, schedules, transforms, wrappers of an optimizer.
 
 A part is ``{name: adamw, learning_rate: 1e-3}``; a schedule, ``{schedule: cosine_decay_schedule, ...}``, may stand
 wherever a factory takes a number.  What a part may hold is read off the signature of its factory.
@@ -19,10 +19,34 @@ from pydantic_core import InitErrorDetails
 from gradlab.config.errors import error_at, errors_together, shown, worded
 from gradlab.config.scalars import Flag, Number, Text, Whole
 from gradlab.core.check import one_of, suggestion
+from gradlab.core.compose import identity
+from gradlab.core.transform import Transform
 from gradlab.optimizers import REGISTRY
+from gradlab.optimizers.wrappers import WRAPPERS
 from gradlab.schedules import SCHEDULES
 from gradlab.tasks.catalogue import TASKS
 from gradlab.transforms import TRANSFORMS
+
+
+def around(wrapper: Callable) -> Callable:
+    """A wrapper as a factory: its arguments without the optimizer give a function that wraps one.
+
+    What they are refused for is said at once, of a stand-in for the optimizer.
+
+    >>> import gradlab
+    >>> wrap = around(gradlab.skip_spikes)(window=8)
+    >>> gradlab.describe(wrap(gradlab.sgd(0.1))).partition('(')[0]
+    'skip_spikes'
+    """
+    inner, *others = inspect.signature(wrapper).parameters.values()
+
+    @functools.wraps(wrapper)
+    def factory(*args: Any, **arguments: Any) -> Callable[[Transform], Transform]:
+        wrapper(identity(), *args, **arguments)
+        return lambda tx: wrapper(tx, *args, **arguments)
+
+    factory.__signature__ = inspect.Signature(others)
+    return factory
 
 
 class Kind(NamedTuple):
@@ -36,6 +60,7 @@ class Kind(NamedTuple):
 TASK = Kind("task", TASKS)
 OPTIMIZER = Kind("optimizer", REGISTRY)
 TRANSFORM = Kind("transform", TRANSFORMS)
+WRAPPER = Kind("wrapper", {name: around(wrapper) for name, wrapper in WRAPPERS.items()})
 SCHEDULE = Kind("schedule", SCHEDULES, tag="schedule")
 
 

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gradlab.config.parts import OPTIMIZER, SCHEDULE, TRANSFORM, Kind, arguments_of, make_part
+from gradlab.config.parts import OPTIMIZER, SCHEDULE, TRANSFORM, WRAPPER, Kind, arguments_of, make_part
 from gradlab.core.compose import chain
 from gradlab.core.transform import Transform
 
 Part = Mapping[str, Any]
+STAGES = {"before": TRANSFORM, "after": TRANSFORM, "around": WRAPPER}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +25,19 @@ class Recipe:
     optimizer: Part
     before: Sequence[Part] = ()
     after: Sequence[Part] = ()
+    around: Sequence[Part] = ()  # all of these, the outermost last
 
     def __call__(self, **values: Any) -> Transform:
-        node: Any = {"optimizer": self.optimizer, "before": list(self.before), "after": list(self.after)}
+        stages = {where: list(getattr(self, where)) for where in STAGES}
+        node: Any = {"optimizer": self.optimizer, **stages}
         for name, value in values.items():
             node = _with_value(node, name.split("."), value)
         before, after = ([make_part(TRANSFORM, part) for part in node[where]] for where in ("before", "after"))
         stages = [*before, make_part(OPTIMIZER, node["optimizer"]), *after]
-        return stages[0] if len(stages) == 1 else chain(*stages)
+        tx = stages[0] if len(stages) == 1 else chain(*stages)
+        for part in node["around"]:
+            tx = make_part(WRAPPER, part)(tx)
+        return tx
 
     def names(self) -> list[str]:
         """The places that a space may give values to.
@@ -40,9 +46,10 @@ class Recipe:
         ['optimizer.name', 'optimizer.learning_rate', 'optimizer.storage']
         """
         names = list(_names("optimizer", OPTIMIZER, self.optimizer))
-        for where, stages in (("before", self.before), ("after", self.after)):
+        for where, kind in STAGES.items():
+            stages = getattr(self, where)
             for label, part in zip(stage_labels(stages), stages, strict=True):
-                names += _names(f"{where}.{label}", TRANSFORM, part)
+                names += _names(f"{where}.{label}", kind, part)
         return names
 
     def name_of(self, path: str) -> str:
@@ -53,7 +60,7 @@ class Recipe:
         """
         where, _, rest = path.partition(".")
         index, _, place = rest.partition(".")
-        stages = {"before": self.before, "after": self.after}.get(where, ())
+        stages = getattr(self, where) if where in STAGES else ()
         known = index.isdecimal() and int(index) < len(stages)
         return f"{where}.{stage_labels(stages)[int(index)]}.{place}" if known else path
 

@@ -5,7 +5,8 @@
     task: {name: digits_mlp, hidden: [64, 64]}
     optimizer: {name: adamw, learning_rate: 1e-3}           a run and a sweep have one
     race: {label: {name: sgd, learning_rate: 0.1}, ...}     a race has several instead
-    before: [{name: clip_by_global_norm, max_norm: 1.0}]    transforms around the optimizer, `after` likewise
+    before: [{name: clip_by_global_norm, max_norm: 1.0}]    transforms beside the optimizer, `after` likewise
+    around: [{name: multi_steps, every_k_schedule: 4}]      wrappers of all that, the outermost last
     train: {steps: 500, batch_size: 64}
     monitor: normal                                         instruments, see `gradlab.config.monitor`
     sweep: {trials: 64, seeds: 2, space: {optimizer.learning_rate: {log: [1e-4, 1e-1]}}}
@@ -46,6 +47,7 @@ def _task_part(value: Any, info: ValidationInfo) -> dict[str, Any]:
 TaskPart = Annotated[dict[str, Any], BeforeValidator(_task_part)]
 OptimizerPart = Annotated[dict[str, Any], BeforeValidator(functools.partial(parts.checked_part, parts.OPTIMIZER))]
 TransformPart = Annotated[dict[str, Any], BeforeValidator(functools.partial(parts.checked_part, parts.TRANSFORM))]
+WrapperPart = Annotated[dict[str, Any], BeforeValidator(functools.partial(parts.checked_part, parts.WRAPPER))]
 
 
 class Config(Section):
@@ -66,6 +68,7 @@ class Config(Section):
     task: TaskPart
     before: list[TransformPart] = []
     after: list[TransformPart] = []
+    around: list[WrapperPart] = []
     out: Text | None = None
 
 
@@ -101,7 +104,7 @@ class RunConfig(Monitored):
     @property
     def recipe(self) -> Recipe:
         """The factory of the optimizer."""
-        return Recipe(self.optimizer, self.before, self.after)
+        return Recipe(self.optimizer, self.before, self.after, self.around)
 
 
 class RaceConfig(Monitored):
@@ -114,7 +117,7 @@ class RaceConfig(Monitored):
     @property
     def recipes(self) -> dict[str, Recipe]:
         """The factories of the optimizers by label."""
-        return {label: Recipe(part, self.before, self.after) for label, part in self.race.items()}
+        return {label: Recipe(part, self.before, self.after, self.around) for label, part in self.race.items()}
 
 
 class SpaceOf(NamedTuple):
@@ -184,7 +187,7 @@ class SweepConfig(Monitored):
     @property
     def recipe(self) -> Recipe:
         """The factory of the optimizers."""
-        return Recipe(self.optimizer, self.before, self.after)
+        return Recipe(self.optimizer, self.before, self.after, self.around)
 
     @property
     def trials(self) -> SpaceOf:

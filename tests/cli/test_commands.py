@@ -13,6 +13,7 @@ import gradlab
 from gradlab.bench.sweep_problem import PROBLEMS, Problem
 from gradlab.bench.sweep_speed import PARTS, RIVALS
 from gradlab.experiments.registry import EXPERIMENTS
+from gradlab.optimizers.wrappers import WRAPPERS
 from gradlab.tasks import TASKS
 from gradlab.tasks.catalogue import digits_mlp
 
@@ -21,13 +22,24 @@ REGISTRIES = {
     "schedules": gradlab.SCHEDULES,
     "tasks": TASKS,
     "transforms": gradlab.TRANSFORMS,
+    "wrappers": WRAPPERS,
     "experiments": EXPERIMENTS,
 }
 
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], ["sweep"], ["list"], ["bench"], ["bench", "speed"], ["bench", "sweep"], ["bench", "instruments"]],
+    [
+        [],
+        ["run"],
+        ["sweep"],
+        ["list"],
+        ["bench"],
+        ["bench", "speed"],
+        ["bench", "sweep"],
+        ["bench", "instruments"],
+        ["bench", "storage"],
+    ],
 )
 def test_help_is_enough_to_start(gradlab_command, command):
     result = gradlab_command(*command, "--help")

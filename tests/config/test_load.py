@@ -2,6 +2,7 @@
 
 import pytest
 
+import gradlab
 from gradlab.config import ConfigError, RaceConfig, RunConfig, SweepConfig, load, yaml12
 from gradlab.training.stop import Patience, Threshold, Tolerance
 
@@ -139,6 +140,39 @@ def test_one_thing_is_wrong(problems, change, line):
     found = problems(RUN.replace(*change))
     assert any(each.startswith(f"x.yaml: {line}") for each in found), found
     assert len(found) == 1 or change[0] == "train:"  # there `train` is missing besides
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "line"),
+    [
+        ("{name: multi_step, every_k_schedule: 4}", ".name: unknown wrapper 'multi_step'; did you mean 'multi_steps'?"),
+        ("multi_steps", ".every_k_schedule: missing argument of multi_steps"),
+        ("{name: skip_spikes, inner: 1}", ".inner: unknown argument of skip_spikes"),
+        ("{name: skip_spikes, window: 0}", ".window: must be >= 4, got 0"),
+        ("{name: with_residuals, bits: 9}", ".bits: unknown bits 9"),
+    ],
+)
+def test_a_wrapper_that_does_not_fit(problems, wrapper, line):
+    (found,) = problems(RUN + f"around: [{wrapper}]")
+    assert found.startswith(f"x.yaml: around.0{line}"), found
+
+
+def test_numbers_of_wrappers_vary_in_sweeps_and_stand_in_races_and_contests(loaded):
+    text = SWEEP.replace("before.0.max_norm: [1, 2]", "around.0.slow_step_size: {linear: [0.3, 0.7]}")
+    setup = loaded(text + "around: [{name: lookahead_in_state, sync_period: 2}]").setup
+    assert "around.lookahead_in_state.slow_step_size" in setup.space
+    lanes = setup.lanes([trial.values for trial in setup.trials])
+    given = [trial.values["around.lookahead_in_state.slow_step_size"] for trial in setup.trials]
+    assert gradlab.hyperparams(lanes.tx)["slow_step_size"].tolist() == pytest.approx(given)
+    race = "task: {name: quadratic}\nrace: {a: {name: sgd, learning_rate: 0.1}}\ntrain: {steps: 3}\naround: [flatten]"
+    assert gradlab.describe(loaded(race).config.recipes["a"]()).startswith("flatten")
+    own = "{optimizer: {name: sgd, learning_rate: 0.1}, space: {optimizer.learning_rate: [0.1]}, around: [skip_spikes]}"
+    contest = f"task: {{name: quadratic}}\ncontest: {{a: {own}}}\ntrain: {{steps: 3}}\naround: [flatten]"
+    tx = loaded(contest).config.entrants["a"].make()
+    assert [line.strip().partition("(")[0] for line in gradlab.describe(tx).splitlines()][:2] == [
+        "flatten",
+        "skip_spikes",
+    ]
 
 
 def test_everything_at_once(problems):

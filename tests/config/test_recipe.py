@@ -2,7 +2,9 @@ import jax
 import pytest
 
 import gradlab
+from gradlab.config.parts import WRAPPER, read_part
 from gradlab.config.recipe import Recipe
+from gradlab.optimizers.wrappers import WRAPPERS
 
 RATE = {
     "schedule": "warmup_cosine_decay_schedule",
@@ -77,3 +79,29 @@ def test_names_are_all_places():
 )
 def test_stages_may_be_counted(path, name):
     assert Recipe({"name": "sgd"}, before=CLIPS).name_of(path) == name
+
+
+def test_wrappers_stand_around_everything_the_outermost_last():
+    around = [{"name": "skip_spikes", "window": 8}, {"name": "multi_steps", "every_k_schedule": 2}]
+    recipe = Recipe({"name": "sgd", "learning_rate": 0.1}, before=CLIPS[:1], around=around)
+    direct = gradlab.multi_steps(gradlab.skip_spikes(gradlab.chain(gradlab.clip(5.0), gradlab.sgd(0.1)), 8), 2)
+    assert gradlab.describe(recipe()) == gradlab.describe(direct)
+    assert {"around.skip_spikes.threshold", "around.multi_steps.every_k_schedule"} <= set(recipe.names())
+    changed = recipe(**{"around.skip_spikes.threshold": 3.0, "optimizer.learning_rate": 0.2})
+    assert gradlab.hyperparams(changed)["threshold"] == 3.0
+    assert recipe.name_of("around.1.every_k_schedule") == "around.multi_steps.every_k_schedule"
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_every_wrapper_goes_downhill(name):
+    given = {"schedule_free": {"learning_rate": 0.1}, "apply_if_finite": {"max_consecutive_errors": 3}}
+    given |= {"multi_steps": {"every_k_schedule": 1}, "store": {"storage": "bfloat16"}}
+    part = read_part(WRAPPER, {"name": name, **given.get(name, {})})
+    tx = Recipe({"name": "sgd", "learning_rate": 0.1, "momentum": 0.9}, around=[part])()
+    loss = lambda p: (p**2).sum()
+    params, state = jax.numpy.ones(3, "float32"), tx.init(jax.numpy.ones(3, "float32"))
+    for _ in range(4):
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=loss)
+        params = gradlab.apply_updates(params, updates)
+    assert 0 < loss(params) < 3
