@@ -184,8 +184,7 @@ def clip_effect(grads: Tree, clipped: Tree) -> ClipEffect:
 
 
 def _current_trace() -> Any:
-    home = jax.extend.core if hasattr(jax.extend.core, "get_opaque_trace_state") else jax.core  # before JAX 0.10
-    return home.get_opaque_trace_state(convention="gradlab")
+    return jax.extend.core.get_opaque_trace_state(convention="gradlab")
 
 
 class _Recorder:

@@ -59,10 +59,9 @@ def _run_one(equation: Any, arguments: Sequence[Any], hooks: Mapping[int, Hook])
     if hooks and equation.primitive.name == "jit":
         inner = equation.params["jaxpr"]
         return _run(inner.jaxpr, inner.consts, arguments, hooks)
-    bound = equation.primitive.get_bind_params(equation.params)
-    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # a pair before JAX 0.10
+    params = equation.primitive.get_bind_params(equation.params)
     with equation.ctx.manager:  # an operation with automatic axes among others with explicit ones
-        results = equation.primitive.bind(*functions, *arguments, **params)
+        results = equation.primitive.bind(*arguments, **params)
     results = list(results) if equation.primitive.multiple_results else [results]
     stored = {index: hook(results[index]) for index, hook in hooks.items()}
     for index, kept in stored.items():
