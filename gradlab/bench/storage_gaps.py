@@ -41,7 +41,7 @@ class Gap(NamedTuple):
 
     optimizer: str
     storage: str
-    learning_rate: float
+    learning_rate: float | None  # None where it has one of its own
     exact: float  # mean loss in float32
     spread: float  # its deviation over seeds
     loss: float  # with the storage
@@ -128,13 +128,14 @@ def gaps(task: Task, optimizers: Mapping[str, Callable], storages: Mapping[str, 
         kept = _moments(task, make)
         if not kept:
             continue
-        exact = final_losses(task, make, rates=rates if _rates_without_default(factory) else rates[:1], **run)
+        is_tuned = bool(_rates_without_default(factory))
+        exact = final_losses(task, make, rates=rates if is_tuned else rates[:1], **run)
         best = int(np.argmin(np.where(np.isfinite(exact).all(1), exact.mean(1), np.inf)))
         for storage, how in storages.items():
             if storage == "factored" and not NON_NEGATIVE & kept:
                 continue
             losses = final_losses(task, make, how, rates=rates[best : best + 1], **run)[0]
-            yield _gap(name, storage, rates[best], exact[best], losses)
+            yield _gap(name, storage, rates[best] if is_tuned else None, exact[best], losses)
 
 
 def _moments(task: Task, make: Callable) -> set[str]:
@@ -143,7 +144,7 @@ def _moments(task: Task, make: Callable) -> set[str]:
     return MOMENTS & slots(jax.eval_shape(init)).keys()
 
 
-def _gap(optimizer: str, storage: str, rate: float, exact: np.ndarray, losses: np.ndarray) -> Gap:
+def _gap(optimizer: str, storage: str, rate: float | None, exact: np.ndarray, losses: np.ndarray) -> Gap:
     difference = losses - exact
     numbers = (exact.mean(), exact.std(), losses.mean(), difference.mean(), difference.std() / np.sqrt(len(exact) - 1))
     return Gap(optimizer, storage, rate, *map(float, numbers))

@@ -130,5 +130,6 @@ def _time_cells(row: TimeRow) -> list[str]:
 
 
 def _gap_cells(row: Gap) -> list[str]:
-    numbers = (f"{row.learning_rate:g}", *(f"{x:.4g}" for x in (row.exact, row.spread, row.loss)))
+    rate = "its own" if row.learning_rate is None else f"{row.learning_rate:g}"
+    numbers = (rate, *(f"{x:.4g}" for x in (row.exact, row.spread, row.loss)))
     return [_name(row), *numbers, f"{row.gap:+.2g} ± {row.error:.1g}", "yes" if row.is_noticed else ""]

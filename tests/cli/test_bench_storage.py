@@ -17,14 +17,14 @@ def test_bytes_are_counted_and_left_in_a_file(tmp_path, gradlab_command):
 def test_gaps_are_told_with_what_has_none(tmp_path, gradlab_command, monkeypatch):
     found = [
         Gap("lion", "int8", 0.01, 0.5, 0.1, 0.55, 0.05, 0.002),
-        Gap("lion", "bfloat16", 0.01, 0.5, 0.1, 0.7, 0.2, 0.002),
+        Gap("lion", "bfloat16", None, 0.5, 0.1, 0.7, 0.2, 0.002),
     ]
     monkeypatch.setattr("gradlab.cli.bench_storage.gaps", lambda task, optimizers, storages, **run: iter(found))
     options = ["--parts", "gaps", "--optimizers", "lion,sgd", "--out", tmp_path / "out"]
     result = gradlab_command("bench", "storage", *options)
     assert result.exit_code == 0, result.output
     assert "+0.2 ± 0.002" in result.output and result.output.count("yes") == 1
-    assert "nothing to keep: sgd" in result.output
+    assert "nothing to keep: sgd" in result.output and result.output.count("its own") == 1
     assert list(pd.read_csv(tmp_path / "out" / "storage_gaps.csv")["is_noticed"]) == [False, True]
 
 
