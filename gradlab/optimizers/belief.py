@@ -173,6 +173,8 @@ def acprop(
 
     The recurrence heads this module.  The denominator does not know the gradient that it divides, so the expected step
     is the expected gradient, each coordinate rescaled.  The first step, without an average, is the gradient itself.
+    A gradient that was zero until now, as that of a pixel which is rarely lit, is divided by next to nothing: ``eps``
+    bounds that step, and has to be much larger then.
 
     ``optax.contrib.acprop`` (0.2.8) measures the error from the average of the step before, against the equation of
     its own documentation and the authors' program.  That error is ``1 / b1`` times as large, so its steps after

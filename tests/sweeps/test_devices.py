@@ -46,8 +46,10 @@ json.dump(found, sys.stdout)
 
 
 def run(devices):
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # of LLVM, not of XLA
     environment = {
         **os.environ,
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {quick}",
         "JAX_NUM_CPU_DEVICES": str(devices),
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
