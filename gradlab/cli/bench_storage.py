@@ -54,15 +54,12 @@ def bench_storage(request: Request, *, out: Path | None, overwrite: bool, termin
 
 def _parts(request: Request) -> dict[str, Part]:
     shapes = gpt2_shapes(layers=request.layers)
-    names, storages = (
-        _chosen("optimizer", request.optimizers, REGISTRY),
-        _chosen("storage", request.storages, GAP_STORAGES),
-    )
+    names = _chosen("optimizer", request.optimizers, REGISTRY)
+    optimizers = {name: REGISTRY[name] for name in names}
+    storages = {name: GAP_STORAGES[name] for name in _chosen("storage", request.storages, GAP_STORAGES)}
     check.one_of("task", request.task, TASKS)
     task, run = TASKS[request.task]
-    find = lambda: gaps(
-        task(), {name: REGISTRY[name] for name in names}, {name: GAP_STORAGES[name] for name in storages}, **run
-    )
+    find = lambda: gaps(task(), optimizers, storages, **run)
     of = f"GPT-2 of {request.layers} layers"
     known = {
         "bytes": Part(f"Bytes a parameter, {of}", BYTES, len(STORAGES) + 2, lambda: bytes_rows(shapes), _bytes_cells),
