@@ -21,6 +21,9 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
+# A program that is read while another process writes it is compiled instead, which is no finding of a test.
+HALF_WRITTEN = "ignore:Error reading persistent compilation cache entry:UserWarning"
+
 _run = itertools.count(1)
 
 
@@ -30,6 +33,8 @@ def pytest_configure(config):
         config.programs = tempfile.TemporaryDirectory(prefix="gradlab-programs-")
         os.environ["JAX_COMPILATION_CACHE_DIR"] = config.programs.name
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    config.addinivalue_line("filterwarnings", HALF_WRITTEN)
+    os.environ["PYTHONWARNINGS"] = HALF_WRITTEN  # processes that tests start
 
 
 def pytest_unconfigure(config):
