@@ -8,6 +8,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from gradlab.plots.scales import before_training
 from gradlab.plots.style import axes_or_new, legend_beside, line_style, readable, spans_decades
+from gradlab.plots.ticks import logarithmic
 from gradlab.sweeps.outcomes.best_of_k import expected_best
 from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.sweeps.outcomes.table import mode_of
@@ -64,7 +65,7 @@ def best_of_k(
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
     if spans_decades(np.concatenate(means), mode):
-        ax.set_yscale("log")
+        logarithmic(ax, "y")
     ax.set_xlim(1, max(2, *(len(summary) for summary in summaries.values())))
     ax.set_xlabel("number of trials k")
     ax.set_ylabel(f"best {readable(metric)} of k")

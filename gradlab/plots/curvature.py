@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from gradlab.plots.style import DIVERGED, PALETTE, axes_or_new, legend_beside, line_style, short
+from gradlab.plots.ticks import logarithmic
 
 
 def sharpness_curves(
@@ -46,15 +46,17 @@ def sharpness_curves(
         raise ValueError("sharpness_curves has nothing to draw: no sharpness is finite and above 0")
     ax = axes_or_new(ax)
     low, high = np.nanmin(heights), np.nanmax(heights)
-    logarithmic = high > 30 * low
-    top = high * (high / low) ** 0.08 if logarithmic else high + 0.12 * (high - min(low, 0))
+    in_decades = high > 30 * low
+    top = high * (high / low) ** 0.08 if in_decades else high + 0.12 * (high - min(low, 0))
     ax.fill_between(steps, bound, top, color=DIVERGED, alpha=0.09, lw=0)
     constant = f" {short(float(bound[0]))}" if np.ptp(bound) == 0 else ""
     ax.plot(steps, bound, color=DIVERGED, ls=":", lw=1.8, label=f"threshold{constant}", zorder=3)
     for index, (name, values) in enumerate(shown.items()):
         ax.plot(steps, values, lw=1.6, label=name, **line_style(index))
-    ax.set(xlabel="step", ylabel=label, xlim=(steps[0], steps[-1]), yscale="log" if logarithmic else "linear")
-    ax.set_ylim(low / (high / low) ** 0.08 if logarithmic else 0, top)
+    if in_decades:
+        logarithmic(ax, "y")
+    ax.set(xlabel="step", ylabel=label, xlim=(steps[0], steps[-1]))
+    ax.set_ylim(low / (high / low) ** 0.08 if in_decades else 0, top)
     legend_beside(ax)
     return ax
 
@@ -103,7 +105,8 @@ def eigenvalue_density(
         height = np.full(len(marks), 2 * bottom)
         ax.plot(marks, height, "|", color=PALETTE[1], ms=13, mew=1.8, label=f"{len(marks)} largest eigenvalues")
     ax.axvline(0, color=DIVERGED, lw=0.8, zorder=1)
-    ax.set(xlabel=label, ylabel="density", yscale="log", ylim=(bottom, 3 * top), xlim=(grid.min(), grid.max()))
+    logarithmic(ax, "y")
+    ax.set(xlabel=label, ylabel="density", ylim=(bottom, 3 * top), xlim=(grid.min(), grid.max()))
     legend_beside(ax)
     return ax
 
@@ -142,7 +145,8 @@ def eigenvalue_ranks(
     ax.plot(rank[:outliers], values[:outliers], "D", color=PALETTE[1], ms=6, label=f"{outliers} outliers")
     above, below = values[outliers - 1 : outliers + 1]
     ax.axhspan(below, above, color=DIVERGED, alpha=0.12, lw=0, label=f"gap: a factor of {short(float(above / below))}")
-    ax.set(xlabel="rank", ylabel=label, yscale="log", title=title)
+    logarithmic(ax, "y")
+    ax.set(xlabel="rank", ylabel=label, title=title)
     legend_beside(ax)
     return ax
 
@@ -171,11 +175,9 @@ def sharpness_by_loss(
         ax.plot(losses[seen], sharpness[seen], marker="o", ms=4, lw=1.6, label=name, **line_style(index))
     if at is not None:
         ax.axvline(at, color=DIVERGED, ls=":", lw=1.6, label=f"compared at {short(at)}")
-    ax.set(xlabel="training loss", ylabel=label, xscale="log", yscale="log")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(NullFormatter())
+    logarithmic(ax, "x")
+    logarithmic(ax, "y")
+    ax.set(xlabel="training loss", ylabel=label)
     ax.invert_xaxis()
     legend_beside(ax)
     return ax

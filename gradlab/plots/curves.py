@@ -19,6 +19,7 @@ from gradlab.plots.style import (
     readable,
     spans_decades,
 )
+from gradlab.plots.ticks import logarithmic
 from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.sweeps.outcomes.table import before_divergence, mode_of
 
@@ -73,7 +74,7 @@ def _scale_y(ax: Axes, values: np.ndarray, mode: str) -> None:
     values = values[np.isfinite(values)]
     low, high = values.min(), values.max()
     if spans_decades(values, mode):
-        ax.set_yscale("log")
+        logarithmic(ax, "y")
         ax.set_ylim(low / (high / low) ** 0.05, high * (high / low) ** 0.15)
     else:
         margin = 0.05 * (high - low or abs(high) or 1.0)
@@ -100,7 +101,7 @@ def history(run: Any, *, ax: Axes | None = None) -> Axes:
         label = "evaluated loss" if name == "loss" else readable(name)
         ax.plot(run.eval_step, values, color=next(color), marker="o", ms=3.5, lw=1.4, label=label)
     if spans_decades(np.concatenate([loss, *losses.values()]), "min"):
-        ax.set_yscale("log")
+        logarithmic(ax, "y")
     handles = ax.get_legend_handles_labels()[0]
     if others:
         right = ax.twinx()
@@ -162,7 +163,7 @@ def race(
         lines += ax.plot(x, np.median(runs, axis=0), lw=1.8, label=name, **line_style(index))
         if len(runs) > 1:
             ax.fill_between(x, runs.min(0), runs.max(0), color=lines[-1].get_color(), alpha=0.15, lw=0)
-    ax.set_yscale("log")
+    logarithmic(ax, "y")
     _limit_race(ax, lines, floor)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     legend_beside(ax, handles=sorted(lines, key=_end_of))

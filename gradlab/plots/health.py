@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradlab.plots.style import axes_or_new, line_style, spans_decades
+from gradlab.plots.ticks import logarithmic
 
 MOST_LINES = 14
 LEGEND_COLUMN = 28  # characters of a name
@@ -97,7 +98,7 @@ def _panel(ax: Axes, x: np.ndarray, panel: np.ndarray, names: Sequence[str], sho
     if lost:
         ax.text(1.0, 1.0, f"{lost} not finite", ha="right", va="bottom", transform=ax.transAxes, fontsize=8)
     if spans_decades(finite, "min"):
-        ax.set_yscale("log")
+        logarithmic(ax, "y")
     if panel.ndim == 1:
         ax.plot(x, finite, color="black", lw=1.8)
         return {}

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradlab.plots.style import DIVERGED, line_style, spans_decades
+from gradlab.plots.ticks import logarithmic
 
 
 class Panel(NamedTuple):
@@ -92,7 +93,7 @@ def _draw(ax: Axes, panel: Panel, step: np.ndarray, values: Mapping[str, np.ndar
             ax.plot(step, column, lw=1.5, marker=marker, ms=4, label=label, **line_style(index))
     positive = shown[shown > 0]
     if shown.min() >= 0 and positive.size and spans_decades(positive, "min"):
-        ax.set_yscale("log", nonpositive="mask")
+        logarithmic(ax, "y", nonpositive="mask")
     elif shown.min() < 0 and np.abs(shown).max() > LINEAR_SHARE * np.median(np.abs(shown)):
         ax.set_yscale("symlog", linthresh=np.abs(shown).max() / LINEAR_SHARE)
     if panel.reference is not None and (ax.get_yscale() != "log" or panel.reference > 0):

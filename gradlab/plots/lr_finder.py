@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from gradlab.plots.style import CONTEXT, DIVERGED, PALETTE, axes_or_new, legend_beside, line_style, short
+from gradlab.plots.ticks import logarithmic
 
 ROOM_ABOVE = 0.4  # of the range from the lowest loss to the first, above the first
 MARKERS = "oDsv^"
@@ -54,7 +55,8 @@ def lr_finder(
         ax.axvline(rate, color=DIVERGED, lw=1.2, ls=":", label=f"diverged at {short(float(rate))}")
     _mark(ax, rates, middle, suggestions or {})
     _limit(ax, curves, _quantiles(raw)[0])
-    ax.set(xscale="log", xlim=(rates[0], rates[-1]), xlabel="learning rate", ylabel="loss after the update")
+    logarithmic(ax, "x")
+    ax.set(xlim=(rates[0], rates[-1]), xlabel="learning rate", ylabel="loss after the update")
     legend_beside(ax)
     return ax
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from gradlab.plots.style import PALETTE, axes_or_new
+from gradlab.plots.ticks import logarithmic
 
 
 def noise_scale(
@@ -59,10 +59,7 @@ def noise_scale(
         edge = {"transform": ax.get_xaxis_transform(), "clip_on": False, "zorder": 5}
         lost = step[~resolved]
         ax.plot(lost, np.zeros(len(lost)), "x", color=PALETTE[1], ms=6, label="not resolved from zero signal", **edge)
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    logarithmic(ax, "y")
     ax.set_ylim(low, high)
     ax.margins(x=0.02)
     ax.set(xlabel="step", ylabel="noise scale in examples", title=title)

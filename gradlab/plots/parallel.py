@@ -4,10 +4,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
 
 from gradlab.plots.scales import Scale, ceiling_of, outcomes_of, scale_of
 from gradlab.plots.style import COLORMAP, CONTEXT, DIVERGED, axes_or_new, readable, short, spans_decades
+from gradlab.plots.ticks import logarithmic
 from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.sweeps.outcomes.table import mode_of
 
@@ -71,13 +71,14 @@ def _add_axis(ax: Axes, place: int, scale: Scale) -> np.ndarray:
     if low == high:
         low, high = low - 0.5, high + 0.5
     own = ax.twinx()
-    own.set(**{"ylim": (10.0**low, 10.0**high), "yscale": "log"} if scale.log else {"ylim": (low, high)})
+    own.set_ylim(*((10.0**low, 10.0**high) if scale.log else (low, high)))
+    if scale.log:
+        logarithmic(own, "y")
     if scale.ticks:
         own.set_yticks(range(len(scale.ticks)), scale.ticks)
     own.spines[["left", "top", "bottom"]].set_visible(False)
     own.spines["right"].set_position(("data", place))
     own.tick_params(labelsize=8)
-    own.yaxis.set_minor_formatter(NullFormatter())
     for label in own.get_yticklabels():
         label.set_bbox(PAPER)
     return (position - low) / (high - low)

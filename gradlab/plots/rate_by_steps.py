@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-from gradlab.plots.scales import Scale, before_training, cell_borders, color_norm, scale_of
+from gradlab.plots.scales import Scale, before_training, cell_borders, color_norm, draw_color_bar, scale_of
 from gradlab.plots.style import COLORMAP, DIVERGED, PALETTE, axes_or_new, readable
 from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.sweeps.outcomes.table import before_divergence, mode_of
@@ -64,9 +64,7 @@ def rate_by_steps(
         handles.append(Patch(facecolor="white", edgecolor=DIVERGED, linewidth=0.5, label="stopped"))
     scale.label_axis(ax, "y")
     ax.set(xlabel="step", xlim=borders[0][[0, -1]], ylim=borders[1][[0, -1]])
-    beyond = np.nanmax(table, initial=norm.vmin) > norm.vmax
-    bar = ax.figure.colorbar(shown, ax=ax, label=readable(metric), extend="max" if beyond else "neither")
-    bar.outline.set_visible(False)
+    draw_color_bar(ax, shown, table, readable(metric))
     ax.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, fontsize=9)
     return ax
 

@@ -4,9 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 
 from gradlab.plots.style import CONTEXT, DIVERGED, readable, short, spans_decades
+from gradlab.plots.ticks import LEAST, logarithmic, round_labels
 from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.sweeps.search import STOPPED
 from gradlab.sweeps.spaces.dimensions import Choice, Fixed, Integer, Log, OneMinus
@@ -53,7 +55,7 @@ class Scale(NamedTuple):
     def label_axis(self, ax: Axes, which: str) -> None:
         ax.set(**{f"{which}label": self.label})
         if self.log:
-            ax.set(**{f"{which}scale": "log"})
+            logarithmic(ax, which)
         if self.ticks:
             ax.set(**{f"{which}lim": (-0.5, len(self.ticks) - 0.5)})
             ax.set(**{f"{which}ticks": range(len(self.ticks)), f"{which}ticklabels": self.ticks})
@@ -111,6 +113,15 @@ def color_norm(score: np.ndarray, mode: str) -> Normalize:
     if not finite.size:
         return Normalize(0.0, 1.0)
     return (LogNorm if spans_decades(finite, mode) else Normalize)(finite.min(), finite.max())
+
+
+def draw_color_bar(ax: Axes, shown: ScalarMappable, score: np.ndarray, label: str) -> None:
+    """The colours beside the axes, with an arrow if a score is beyond the last of them."""
+    beyond = np.nanmax(score, initial=shown.norm.vmin) > shown.norm.vmax
+    bar = ax.figure.colorbar(shown, ax=ax, label=label, extend="max" if beyond else "neither")
+    bar.outline.set_visible(False)
+    if isinstance(shown.norm, LogNorm):
+        round_labels(bar.ax.yaxis, LEAST["y"])
 
 
 def cell_borders(centers: np.ndarray, log: bool) -> np.ndarray:

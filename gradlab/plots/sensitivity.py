@@ -7,7 +7,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.tri import LinearTriInterpolator, TriAnalyzer, Triangulation
 
-from gradlab.plots.scales import CROSS, Scale, before_training, cell_borders, color_norm, outcomes_of, scale_of
+from gradlab.plots.scales import (
+    CROSS,
+    Scale,
+    before_training,
+    cell_borders,
+    color_norm,
+    draw_color_bar,
+    outcomes_of,
+    scale_of,
+)
 from gradlab.plots.style import (
     COLORMAP,
     CONTEXT,
@@ -19,6 +28,7 @@ from gradlab.plots.style import (
     short,
     spans_decades,
 )
+from gradlab.plots.ticks import logarithmic
 from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.sweeps.outcomes.table import mode_of
 
@@ -80,7 +90,7 @@ def sensitivity(
     _cross_out(ax, scale.values[diverged])
     scale.label_axis(ax, "x")
     if spans_decades(score[~diverged], mode):
-        ax.set_yscale("log")
+        logarithmic(ax, "y")
     ax.set_ylabel(f"final {readable(metric)}")
     ax.set_title(f"Sensitivity to {scale.label}, {len(score)} trials", pad=12)
     legend_beside(ax)
@@ -162,9 +172,7 @@ def heat_map(
     ax.plot(across.values[~completed], up.values[~completed], **CROSS, label=f"diverged: {(~completed).sum()}")
     across.label_axis(ax, "x")
     up.label_axis(ax, "y")
-    beyond = np.nanmax(score, initial=norm.vmin) > norm.vmax
-    bar = ax.figure.colorbar(shown, ax=ax, label=f"final {readable(metric)}", extend="max" if beyond else "neither")
-    bar.outline.set_visible(False)
+    draw_color_bar(ax, shown, score, f"final {readable(metric)}")
     ax.set_title(f"{len(score)} trials", loc="left")
     if not completed.all():
         ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9, handletextpad=0.1)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from gradlab.plots.scales import CROSS, HOLLOW, Outcomes, Scale, ceiling_of, draw_ceiling, outcomes_of, scale_of
 from gradlab.plots.style import PALETTE, axes_or_new, legend_beside, readable, short, spans_decades
+from gradlab.plots.ticks import logarithmic
 from gradlab.sweeps.outcomes.boundary import edges, is_numeric
 from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.sweeps.outcomes.table import mode_of
@@ -87,6 +88,6 @@ def _draw(
     scale.label_axis(ax, "x")
     ended = score[~outcomes.diverged]
     if spans_decades(ended, mode):
-        ax.set_yscale("log")
+        logarithmic(ax, "y")
     if ended.max() == ceiling:
         draw_ceiling(ax, ceiling)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from gradlab.plots.style import DIVERGED, axes_or_new, line_style
+from gradlab.plots.ticks import logarithmic
 
 KINDS = {"steps_per_second": "compiling included", "warm_steps_per_second": "compiled before"}
 MARKERS = "os^vDPX*"
@@ -52,7 +53,8 @@ def _line(ax: Axes, index: int, contender: str, records: Sequence[Mapping[str, A
 
 
 def _label(ax: Axes, lanes: Sequence[int]) -> None:
-    ax.set(xscale="log", yscale="log")
+    ax.set_xscale("log")
+    logarithmic(ax, "y")
     ax.xaxis.set_major_locator(FixedLocator(lanes))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
