@@ -23,7 +23,9 @@ def norm(x: jax.Array, axis: int | tuple[int, ...] | None = None, keepdims: bool
     x = at_least_float32(x)
     tiny = jnp.finfo(x.dtype).tiny
     largest = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
-    scale = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))  # its reciprocal is a normal number too
+    # Its reciprocal is a normal number too, and so is that one's square: of zeros that are a constant XLA takes
+    # (0 * s) * (0 * s) for (0 * 0) * (s * s).
+    scale = jax.lax.stop_gradient(jnp.clip(largest, tiny**0.5, 1 / tiny))
     scaled = x * (1 / scale)  # a quotient of complex numbers would square the scale
     length = safe_sqrt(jnp.sum(abs_sq(scaled), axis=axis, keepdims=keepdims))
     return length * (scale if keepdims else jnp.reshape(scale, length.shape))

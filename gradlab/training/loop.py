@@ -40,7 +40,7 @@ class History:
     loss: np.ndarray  # (steps,) training loss at the parameters before each step
     eval_step: np.ndarray  # (evaluations,) steps done at each evaluation
     metrics: dict[str, np.ndarray]  # name -> (evaluations,), on the validation data if there are any
-    trajectory: np.ndarray | None  # (steps, parameters), if asked for
+    trajectory: np.ndarray | None  # (steps, parameters) before each step, as `loss`, if asked for; `params` ends it
     params: Any  # the weights to evaluate at
     run: Run  # the whole final state
     reason: str  # 'steps', 'diverged', or the rule that stopped the run
@@ -95,7 +95,7 @@ def fit(
         (`seesaw_schedules`): a batch that grows during the run without a new program.  Needs ``steps``.
       eval_every: steps between evaluations on the validation data; by default 20 in the whole run.
       stop: `Tolerance`, `Threshold` and `Patience` rules.
-      trajectory: keep the parameters of every step (small tasks only).
+      trajectory: keep the parameters before every step (small tasks only).
       instruments: what to measure on the way: ``'light'``, ``'normal'``, ``'full'``, or a list of names, of instruments
         and of functions of a `Sight`; see `gradlab.training.instruments`.  The run does not change.
       monitor_every: steps between two measurements; by default ``eval_every``.

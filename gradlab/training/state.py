@@ -72,3 +72,24 @@ class NNXOptimizer(nnx.Optimizer):
         super().__init__(model, identity(), wrt=wrt)
         self.tx = nnx.data(jax.tree.map(jnp.asarray, tx))
         self.opt_state = nnx.data(to_opt_state(tx.init(nnx.state(model, wrt))))
+
+    def update(self, model: nnx.Module, grads: Any, /, **kwargs: Any) -> Any:
+        """One step: writes to the model's variables and to those of the state.
+
+        Flax's own would take a buffer apart that is kept as several arrays (``storage='int8'``).
+
+        Args:
+          model: the one the optimizer was made for.
+          grads: gradients, as ``nnx.grad`` gives them.
+          **kwargs: extra arguments of ``tx.update``.
+
+        Returns:
+          The updates, a tree like the model's parameters.
+        """
+        params, gradient = (nnx.as_pure(nnx.state(tree, self.wrt, graph=self.graph)) for tree in (model, grads))
+        updates, opt_state = self.tx.update(gradient, nnx.as_pure(self.opt_state), params, **nnx.as_pure(kwargs))
+        nnx.update(model, apply_updates(params, updates))
+        is_variable = lambda node: isinstance(node, nnx.Variable)
+        jax.tree.map(lambda held, new: held.set_value(new), self.opt_state, opt_state, is_leaf=is_variable)
+        self.step[...] += 1
+        return updates

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import gradlab
 from gradlab.core.norms import global_norm, norm
 
 FLOAT32 = st.floats(-(2.0**120), 2.0**120, width=32, allow_subnormal=False)  # XLA flushes those to zero
@@ -94,3 +95,30 @@ def test_norms_of_complex_numbers_are_finite_in_whatever_program_they_are_fused(
     x, divisor = jnp.array([0, 4.5e-38j, 0], jnp.complex64), jnp.array([0.004, 0.25, 0.1], jnp.float32)
     np.testing.assert_allclose(jax.jit(lambda x, d: norm(x / jnp.sqrt(d)))(x, divisor), 9e-38, rtol=1e-6)
     np.testing.assert_allclose(norm(jnp.array([3e37 + 4e37j, 0], jnp.complex64)), 5e37, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_zeros_that_are_a_constant_of_the_program_have_norm_zero(dtype):
+    assert jax.jit(lambda: norm(jnp.zeros((4, 6), dtype)))() == 0
+
+
+STAGES = {
+    "adaptive_grad_clip": gradlab.adaptive_grad_clip(0.01),
+    "clip_by_block_rms": gradlab.clip_by_block_rms(1.0),
+    "clip_by_global_norm": gradlab.clip_by_global_norm(1.0),
+    "floor_updates": gradlab.floor_updates(),
+    "normalize_columns": gradlab.normalize_columns(),
+    "relative_updates": gradlab.relative_updates(),
+    "scale_by_trust_ratio": gradlab.scale_by_trust_ratio(),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_parameter_that_the_loss_does_not_use_stays(name):
+    params = {"kernel": jnp.ones((4, 6), jnp.float32), "unused": jnp.ones((6, 4), jnp.float32)}
+    gradient = jax.grad(lambda params: jnp.sum(params["kernel"] ** 2))
+    updates, _ = jax.jit(lambda params, state: STAGES[name].update(gradient(params), state, params))(
+        params, STAGES[name].init(params)
+    )
+    chex.assert_trees_all_equal(updates["unused"], jnp.zeros((6, 4), jnp.float32))
+    assert jnp.all(updates["kernel"] != 0)

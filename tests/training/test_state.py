@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
 from flax.training import train_state
 
 import gradlab
+from gradlab.core.storage import Factored
 
 
 def make_state(learning_rate, state_class=gradlab.TrainState):
@@ -92,6 +94,25 @@ def nnx_traces(optimizer_class):
         optimizer = optimizer_class(model, gradlab.adamw(learning_rate), wrt=nnx.Param)
         train(model, optimizer)
     return count
+
+
+@pytest.mark.parametrize("storage", ["int8", "bfloat16_residual", {"nu": Factored(least=2)}], ids=str)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_nnx_keeps_buffers_of_several_arrays(storage, compiled):
+    tx = gradlab.adamw(0.01, storage=storage)
+    model = nnx.Linear(64, 64, rngs=nnx.Rngs(0))
+    optimizer, start = gradlab.NNXOptimizer(model, tx, wrt=nnx.Param), nnx.as_pure(nnx.state(model, nnx.Param))
+    update = lambda model, optimizer, grads: optimizer.update(model, grads)
+    update = nnx.jit(update) if compiled else update
+    params, state = start, tx.init(start)
+    for sign in (1.0, -0.3, 0.5):
+        grads = jax.tree.map(lambda p, sign=sign: jnp.sin(p + sign), nnx.state(model, nnx.Param))
+        update(model, optimizer, grads)
+        updates, state = jax.jit(tx.update)(nnx.as_pure(grads), state, params)
+        params = gradlab.apply_updates(params, updates)
+    chex.assert_trees_all_close(nnx.as_pure(nnx.state(model, nnx.Param)), params, rtol=1e-6)
+    assert jax.tree.structure(nnx.as_pure(optimizer.opt_state)) == jax.tree.structure(state)
+    assert optimizer.step[...] == 3
 
 
 def test_nnx_one_trace_where_flax_has_three():
