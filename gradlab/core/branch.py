@@ -61,6 +61,17 @@ def update_if(
     return jax.lax.cond(any_lane(predicate), lambda: jax.lax.cond(predicate, taken, left_out), left_out)
 
 
+def own_clock(extra: dict[str, Any]) -> dict[str, Any]:
+    """Extra arguments for an inner transform that sees some of the steps only, or starts anew: it counts its own.
+
+    ``step`` counts those of the caller.  Work that is due at every n-th of them might be due at none that it sees.
+
+    >>> own_clock({'step': 7, 'value': 0.5})
+    {'value': 0.5}
+    """
+    return {name: value for name, value in extra.items() if name != "step"}
+
+
 def _stored_as(new: Any, old: Any) -> jax.Array:
     old = old if isinstance(old, jax.ShapeDtypeStruct) else jnp.asarray(old)
     return laid_like(convert(jnp.asarray(new), old.dtype), old)

@@ -22,6 +22,7 @@ import optax
 from optax.contrib import SAMState
 
 from gradlab.core import check
+from gradlab.core.branch import own_clock
 from gradlab.core.compose import chain, empty_init
 from gradlab.core.leafwise import leafwise
 from gradlab.core.norms import global_norm
@@ -87,7 +88,7 @@ def _sam_init(params, *, inner, opaque_mode):
 
 def _climb(grads, adv_state, params, inner, extra):
     """The updates of the adversary turned uphill, and its state."""
-    updates, adv_state = inner["adversary"](grads, adv_state, params, **extra)
+    updates, adv_state = inner["adversary"](grads, adv_state, params, **own_clock(extra))
     return jax.tree.map(jnp.negative, updates), adv_state
 
 
@@ -105,7 +106,7 @@ def _transparent(grads, state, params, inner, sync_period, extra):
         return updates, state.opt_state, adv_state
 
     def descend():
-        updates, opt_state = inner["outer"](grads, state.opt_state, cache, **extra)
+        updates, opt_state = inner["outer"](grads, state.opt_state, cache, **own_clock(extra))
         updates, _ = leafwise(_home_rule, updates, [cache], params)
         return updates, opt_state, _at_rest(state.adv_state, params, inner)
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradlab.core.branch import update_if
+from gradlab.core.branch import own_clock, update_if
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
 
@@ -91,7 +91,7 @@ def _condition(should_transform_fn: Callable, forward_extra_args: bool, step: ja
 
 
 def _called_at_some_steps(grads, state, params, inner, should_transform_fn, forward_extra_args, extra, otherwise):
-    extra = {name: value for name, value in extra.items() if name != "step"}  # inner sees some steps, and counts these
+    extra = own_clock(extra)
     condition = _condition(should_transform_fn, forward_extra_args, state.step, extra)
     updates, inner_state = update_if(
         condition, lambda: inner(grads, state.inner_state, params, **extra), state.inner_state, otherwise

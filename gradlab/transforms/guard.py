@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from gradlab.core import check
+from gradlab.core.branch import own_clock, update_if
 from gradlab.core.transform import Transform, transform
 
 Tree = Any
@@ -92,10 +93,7 @@ def _apply_if_finite_update(grads, state, params=None, *, inner, max_consecutive
     accepted = finite | (notfinite_count > max_consecutive_errors)
 
     def accept():
-        return inner(grads, state.inner_state, params, **extra)
+        return inner(grads, state.inner_state, params, **own_clock(extra))
 
-    def skip():
-        return jax.tree.map(jnp.zeros_like, grads), state.inner_state
-
-    updates, inner_state = jax.lax.cond(accepted, accept, skip)
+    updates, inner_state = update_if(accepted, accept, state.inner_state)
     return updates, optax.ApplyIfFiniteState(notfinite_count, finite, total_notfinite, inner_state)

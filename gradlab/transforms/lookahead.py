@@ -22,6 +22,7 @@ import optax
 from optax import LookaheadParams, LookaheadState
 
 from gradlab.core import check
+from gradlab.core.branch import own_clock
 from gradlab.core.compose import identity
 from gradlab.core.leafwise import leafwise
 from gradlab.core.transform import Transform, from_optax, transform
@@ -70,8 +71,9 @@ def _inner(tx: optax.GradientTransformation, reset_state: bool) -> dict[str, opt
 
 def _fast_step(grads, state, params, inner, sync, extra):
     """The updates of the fast optimizer and its state, which begins anew after a synchronisation if asked to."""
-    updates, fast_state = inner["fast"](grads, state.fast_state, params, **extra)
-    if "start" in inner:
+    restarts = "start" in inner
+    updates, fast_state = inner["fast"](grads, state.fast_state, params, **(own_clock(extra) if restarts else extra))
+    if restarts:
         fast_state = restarted(fast_state, inner["start"], params, sync)
     return updates, fast_state
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from gradlab.core import check
+from gradlab.core.branch import own_clock, update_if
 from gradlab.core.norms import global_norm
 from gradlab.core.rule import static
 from gradlab.core.transform import Transform, transform
@@ -80,12 +81,9 @@ def _skip_spikes_update(grads, state, params=None, *, inner, threshold, value=No
         extra["value"] = value
 
     def step():
-        return inner(grads, state.inner_state, params, **extra)
+        return inner(grads, state.inner_state, params, **own_clock(extra))
 
-    def skip():
-        return jax.tree.map(jnp.zeros_like, grads), state.inner_state
-
-    updates, inner_state = jax.lax.cond(leap, skip, step)
+    updates, inner_state = update_if(~leap, step, state.inner_state)
     remembered = state.history.at[state.count % state.history.shape[0]].set(present)
     return updates, SkipSpikesState(
         count=jnp.where(finite, optax.safe_increment(state.count), state.count),
