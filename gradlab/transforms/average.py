@@ -100,7 +100,8 @@ def _tail_average_update(updates, state, params=None, *, start, decay, **extra):
 
 
 def _mean_readout(state: AverageState, params: Tree) -> Tree:
-    return readout_map(lambda mean, p: mean.astype(p.dtype), state.mean, params)
+    """The mean; the parameters while it has no member."""
+    return readout_map(lambda mean, p: jnp.where(state.weight > 0, mean.astype(p.dtype), p), state.mean, params)
 
 
 register_readout(AverageState, _mean_readout)
@@ -174,6 +175,7 @@ def ema_params(decay: Any, debias: bool = True, accumulator_dtype: Any = None) -
 def swa(start: Any = 0.0, every: Any = 1.0, accumulator_dtype: Any = None) -> Transform:
     """Stochastic weight averaging (Izmailov et al., arXiv 1803.05407): the plain mean of every so many iterates.
 
+    Before the first member `eval_params` gives the newest weights.
     With a cyclic learning rate let ``every`` be the cycle's length, so that each member stands at the end of one.
 
     Args:

@@ -64,7 +64,7 @@ def test_swa_is_the_mean_of_its_members(start, every):
     rows, reported = readouts(swa(start, every))
     for t in (1, 8, 23, STEPS):
         members = [i for i in range(1, t + 1) if i > start and (i - start) % every == 0]
-        expected = np.mean(rows[np.array(members) - 1], axis=0) if members else flat(mixed_tree())
+        expected = rows[np.array(members) - 1].mean(0) if members else rows[t - 1]  # the newest weights
         np.testing.assert_allclose(reported[t - 1], expected, rtol=1e-10, atol=1e-12)
 
 
