@@ -156,8 +156,8 @@ def matrices_of(x: Any, layout: Any, path: str, block_size: int | None = None) -
       block_size: the longest side; a longer one is split into blocks of this size.
 
     Raises:
-      ValueError: no layout, an axis that does not exist or is named twice, a side without axes, parts or blocks that
-        do not divide a side; with the path.
+      ValueError: no entries, no layout, an axis that does not exist or is named twice, a side without axes, parts or
+        blocks that do not divide a side; with the path.
 
     >>> matrices_of(jnp.ones((8, 3, 3, 4)), MuonDimensionNumbers((1, -2), -1), 'experts/kernel').axes
     ((0,), (1, 2), (3,))
@@ -165,6 +165,8 @@ def matrices_of(x: Any, layout: Any, path: str, block_size: int | None = None) -
     6
     """
     axes = _axes_of(layout, jnp.ndim(x), path)
+    if not jnp.size(x):
+        raise ValueError(f"parameter '{path}' of shape {jnp.shape(x)} has no entries: leave it to another optimizer")
     parts = []
     for side, name, asked in zip(axes[1:], ("input", "output"), (*layout, 1, 1)[2:4], strict=True):
         size = math.prod(jnp.shape(x)[axis] for axis in side)

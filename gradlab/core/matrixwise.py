@@ -165,7 +165,7 @@ def on_stacks(
     strategy = strategy_here(strategy)
     bound = Rule(rule, tuple((name, static(value)) for name, value in (structure or {}).items()))
     for of in (first, *slots, *inputs):
-        _require_same_stacks(first, of)
+        require_same_stacks(first, of)
     results = {}
     for name in first:
         operands = tuple(of[name] for of in (first, *slots, *inputs))
@@ -173,13 +173,15 @@ def on_stacks(
     return tuple({name: result[index] for name, result in results.items()} for index in range(1 + len(slots)))
 
 
-def _require_same_stacks(first: dict[str, Tree], other: dict[str, Tree]) -> None:
+def require_same_stacks(first: dict[str, Tree], other: dict[str, Tree]) -> None:
+    """Raises a ValueError unless the stacks of gradients and those of a state are of the same matrices."""
     sizes = [{name: _count(stack) for name, stack in stacks.items()} for stacks in (first, other)]
     known = [{name for name, size in of.items() if size is not None} for of in sizes]
     if sizes[0].keys() != sizes[1].keys() or any(sizes[0][name] != sizes[1][name] for name in known[0] & known[1]):
         raise ValueError(
             f"gradients and state do not hold the same matrices, {sizes[0]} and {sizes[1]}: was the state made for "
-            "other parameters, with another strategy, or is a gradient None? (freeze(...) leaves parameters out)"
+            "other parameters, with another strategy, are the gradients of another dtype than the parameters, or is a "
+            "gradient None? (freeze(...) leaves parameters out)"
         )
 
 

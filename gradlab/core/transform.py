@@ -52,7 +52,8 @@ def transform(
       **hyperparams: bound to ``update`` by keyword.
 
     Raises:
-      TypeError: a hyperparameter is neither a number, an array, a schedule, ``None`` nor `static`.
+      TypeError: a hyperparameter is neither a number, an array, a schedule, ``None`` nor `static`; a schedule for a
+        number that only ``init`` needs.
 
     >>> def _shrink_update(grads, state, params=None, *, factor, **extra):
     ...     return jax.tree.map(lambda g: factor * g, grads), state
@@ -63,6 +64,9 @@ def transform(
     """
     at_init, at_init_structure = _bind(at_init or {})
     hyperparams, structure = _bind(hyperparams)
+    if evaluate_schedules:
+        for name in at_init:
+            _refuse_schedule_at_start(name, at_init[name])
     schedules = {name: value for name, value in hyperparams.items() if evaluate_schedules and _is_scheduled(value)}
     hyperparams = {name: value for name, value in hyperparams.items() if name not in schedules}
     if inner is not None:
@@ -88,7 +92,8 @@ def is_schedule(value: Any) -> bool:
 def from_optax(tx: optax.GradientTransformation) -> Transform:
     """Any Optax transform as a value: its closures become leafless structure, compared by identity.
 
-    Its hyperparameters stay constants of the compiled program; gradlab's own transforms pass unchanged.
+    Its hyperparameters stay constants of the compiled program; gradlab's own transforms pass unchanged.  Of an
+    ``optax.MultiSteps`` it is the ``gradient_transformation()``.
 
     Raises:
       TypeError: ``tx`` is not an ``optax.GradientTransformation``.
@@ -97,6 +102,8 @@ def from_optax(tx: optax.GradientTransformation) -> Transform:
     >>> jax.tree.leaves(adopted), isinstance(adopted, optax.GradientTransformationExtraArgs)
     ([], True)
     """
+    if isinstance(tx, optax.MultiSteps):
+        tx = tx.gradient_transformation()
     if not is_transform(tx):
         raise TypeError(
             f"expected a gradient transformation (a pair with init and update), got {type(tx).__name__}: {tx!r}; "
@@ -122,6 +129,14 @@ def _bind(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[tuple[str, S
     structure = tuple((name, value) for name, value in values.items() if isinstance(value, Static))
     leaves = {name: as_leaf(name, value) for name, value in values.items() if not isinstance(value, Static)}
     return leaves, structure
+
+
+def _refuse_schedule_at_start(name: str, value: Any) -> None:
+    if _is_scheduled(value):
+        raise TypeError(
+            f"`{name}` is where a state starts, and no step reads it: it cannot be a schedule; give a number, such as "
+            "schedule(0)"
+        )
 
 
 def _is_scheduled(value: Any) -> bool:

@@ -27,7 +27,7 @@ from optax.contrib import MuonDimensionNumbers
 from gradlab.core import check
 from gradlab.core.compose import chain
 from gradlab.core.kronecker import precise
-from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_here
+from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, require_same_stacks, strategy_here
 from gradlab.core.norms import norm
 from gradlab.core.numerics import safe_quotient
 from gradlab.core.rule import static
@@ -99,6 +99,7 @@ def _scale_by_apollo_update(
     count = optax.safe_increment(state.count)
     groups = Groups(grads, layout, strategy=strategy)
     g = groups.stack(grads)
+    require_same_stacks(g, state.nu)
     u, *moments = on_stacks(
         _apollo_rule,
         g,

@@ -187,7 +187,8 @@ def scale_by_dowg(init_estim_sq_dist: Any = None, eps: Any = 1e-4) -> Transform:
     """
     check.positive(init_estim_sq_dist=init_estim_sq_dist)
     check.in_range("eps", eps, 0.0, open_low=init_estim_sq_dist is None)
-    at_init = {"init_estim_sq_dist": eps if init_estim_sq_dist is None else init_estim_sq_dist}
+    first_eps = eps(0) if callable(eps) else eps
+    at_init = {"init_estim_sq_dist": first_eps if init_estim_sq_dist is None else init_estim_sq_dist}
     return transform(_scale_by_dowg_init, _scale_by_dowg_update, at_init=at_init, eps=eps)
 
 

@@ -55,7 +55,7 @@ def _hypergradient_update(grads, state, params=None, *, inner, learning_rate, hy
     if form == "additive":
         rate = before + hyper_learning_rate * alignment
     else:
-        lengths = safe_sqrt(sum_of_squares(grads) * sum_of_squares(state.direction))
+        lengths = safe_sqrt(sum_of_squares(grads)) * safe_sqrt(sum_of_squares(state.direction))
         rate = before * (1 + hyper_learning_rate * safe_quotient(alignment, lengths))
     updates, inner_state = inner(grads, state.inner_state, params, **extra)
     updates, direction = leafwise(_remembering_rule, updates, [state.direction], rate=rate)

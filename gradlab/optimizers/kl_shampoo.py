@@ -30,7 +30,7 @@ from gradlab.core import check
 from gradlab.core.branch import update_if
 from gradlab.core.compose import chain
 from gradlab.core.kronecker import into_bases, out_of_bases, precise, refined
-from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, strategy_here
+from gradlab.core.matrixwise import Groups, check_strategy, on_stacks, require_same_stacks, strategy_here
 from gradlab.core.numerics import abs_sq, safe_quotient, safe_sqrt
 from gradlab.core.rule import static
 from gradlab.core.storage import storable
@@ -125,6 +125,7 @@ def _scale_by_kl_update(
     run = functools.partial(on_stacks, strategy=strategy)
     groups = Groups(grads, layout, strategy=strategy)
     g, bases = groups.stack(grads), (state.left_basis, state.right_basis)
+    require_same_stacks(g, state.left)
     pairs = lambda left, right: {name: (left[name], right[name]) for name in g}
     numbers = {name: own.get(name, 0.0) for name in ("b1", "b2", "eps")}
     u, *sides, values, mu, nu = run(

@@ -173,7 +173,7 @@ def named_layout(choice: Any, argument: str = "weight_dimension_numbers") -> Any
 
 @dataclasses.dataclass(frozen=True)
 class _MuonOrAdam:
-    """The labels of `muon`'s partition: matrices are what has a layout, without one what has two axes."""
+    """The labels of `muon`'s partition: matrices are what has a layout, without one what has two axes, and entries."""
 
     layout: Static
 
@@ -181,10 +181,11 @@ class _MuonOrAdam:
         return f"muon for {self.layout.value!r}"
 
     def __call__(self, params: Any) -> Any:
+        label = lambda is_matrix, p: "muon" if is_matrix and jnp.size(p) else "adam"
         if self.layout.value is None:
-            return jax.tree.map(lambda p: "muon" if jnp.ndim(p) == 2 else "adam", params)
+            return jax.tree.map(lambda p: label(jnp.ndim(p) == 2, p), params)
         layouts = spread_layout(self.layout.value, params)
-        return jax.tree.map(lambda one: "adam" if one is None else "muon", layouts, is_leaf=is_layout)
+        return jax.tree.map(lambda one, p: label(one is not None, p), layouts, params, is_leaf=is_layout)
 
 
 def beside_adamw(

@@ -97,6 +97,7 @@ def _prodigy_update(
     beta3 = jnp.sqrt(b2) if beta3 is None else beta3
     count = optax.safe_increment(own.count)
 
+    estim_lr0 = jnp.asarray(estim_lr0, own.estim_lr.dtype)  # the first estimate is told from later ones by equality
     d = jnp.where(own.count == 0, estim_lr0, own.estim_lr)
     dlr = d * learning_rate * jnp.sqrt(debias(b2, count)) / debias(b1, count)
     numerator = beta3 * own.numerator_weighted + d / estim_lr0 * dlr * total(_gain, grads, own.params0, params)

@@ -73,6 +73,8 @@ class Layers:
     def _layer(self, path: tuple, layout: Any, p: Any, first: str | None) -> Layer | None:
         if p is None:
             return None
+        if not jnp.size(p):
+            return Layer("bias", "sign")
         name = trees.path_name(path)
         module, _, last = name.removesuffix("/value").rpartition("/")
         claimed = next((role for pattern, role in self.patterns if re.search(pattern, name)), None)

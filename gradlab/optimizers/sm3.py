@@ -47,7 +47,7 @@ def _sm3_rule(g, mu, m, *, b1, b2, eps):
     seen = nu > 0
     scaled = jnp.where(seen, g / jnp.sqrt(jnp.where(seen, nu, 1) + eps), 0)
     m = b1 * m + (1 - b1) * scaled
-    return m, [jnp.max(nu, axes) for axes in others], m
+    return m, [jnp.max(nu, axes, initial=None if nu.size else 0) for axes in others], m
 
 
 def _scale_by_sm3_update(grads, state, params=None, *, b1, b2, eps, **extra):

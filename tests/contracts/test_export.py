@@ -12,12 +12,12 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def start():
-    """Matrices for optimizers of matrices, of which they leave the last to AdamW, a vector, and a number."""
+    """Matrices for optimizers of matrices, of which they leave the last to AdamW, a vector, a number, and nothing."""
     key = jax.random.key(0)
     leaf = lambda index, *shape: jax.random.normal(jax.random.fold_in(key, index), shape, jnp.float32)
     shapes = [(6, 4), (4, 6), (6, 2)]
     kernels = {f"Dense_{index}": {"kernel": leaf(index, *shape)} for index, shape in enumerate(shapes)}
-    return kernels | {"bias": leaf(3, 6), "scale": leaf(4)}
+    return kernels | {"bias": leaf(3, 6), "scale": leaf(4), "mlp": {"kernel": jnp.zeros((0, 4), jnp.float32)}}
 
 
 @pytest.fixture(autouse=True)

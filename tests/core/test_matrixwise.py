@@ -14,6 +14,7 @@ from gradlab import scale_by_soap
 from gradlab.core.layouts import matrices_in
 from gradlab.core.matrixwise import Groups, matrixwise, on_stacks
 from gradlab.core.spectral import COEFFICIENTS, newton_schulz
+from tests.contracts.cases import build
 
 LAYOUT = {"a": MuonDimensionNumbers(), "b": MuonDimensionNumbers(1, 2), "c": MuonDimensionNumbers((0, 1), 2)}
 SHAPES = {"a": (3, 5), "b": (4, 5, 3), "c": (1, 3, 5)}
@@ -241,3 +242,20 @@ def test_other_matrices_than_the_state_holds_are_refused(grads):
     state = tx.init({"a": jnp.ones((2, 3)), "b": jnp.ones((3, 2))})
     with pytest.raises(ValueError, match="do not hold the same matrices.*'2x3_float64': 1.*'2x3_float64': 2.*None"):
         tx.update(grads, state)
+
+
+@pytest.mark.parametrize("name", ["apollo", "fira", "kl_shampoo", "kl_soap", "soap"])
+def test_gradients_of_another_dtype_are_told_as_such(name):
+    tx = build(name)
+    params = {
+        "Dense_0": {"kernel": jnp.ones((4, 6), jnp.bfloat16)},
+        "Dense_1": {"kernel": jnp.ones((6, 2), jnp.bfloat16)},
+    }
+    grads = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+    with pytest.raises(ValueError, match="do not hold the same matrices.*bfloat16.*another dtype"):
+        tx.update(grads, tx.init(params), params)
+
+
+def test_leaves_without_entries_are_no_matrices():
+    with pytest.raises(ValueError, match=r"parameter 'w' of shape \(0, 3\) has no entries"):
+        matrixwise(lambda x: x, {"w": jnp.ones((0, 3))}, MuonDimensionNumbers())

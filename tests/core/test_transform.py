@@ -112,6 +112,25 @@ def test_a_schedule_in_a_tree_of_values_is_read_too():
     assert (float(updates["a"]), float(updates["b"])) == (1.0, 2.0)
 
 
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (gradlab.adagrad, "initial_accumulator_value"),
+        (gradlab.rmsprop, "initial_scale"),
+        (gradlab.psgd_kron, "precond_init_scale"),
+    ],
+)
+def test_a_schedule_where_a_state_starts_is_refused(make, name):
+    with pytest.raises(TypeError, match=f"`{name}` is where a state starts.*cannot be a schedule.*schedule\\(0\\)"):
+        make(0.1, **{name: gradlab.linear_schedule(0.1, 0.2, 10)})
+
+
+def test_a_state_that_starts_from_a_scheduled_number_starts_from_its_first_value():
+    schedule = gradlab.linear_schedule(0.5, 0.1, 4)
+    start = lambda eps: gradlab.scale_by_dowg(eps=eps).init(PARAMS)
+    chex.assert_trees_all_equal(start(schedule).inner_state, start(0.5))
+
+
 def test_adopted_transforms_keep_their_numbers_and_take_extra_arguments():
     adopted = from_optax(optax.adam(0.1))
     assert jax.tree.leaves(adopted) == []

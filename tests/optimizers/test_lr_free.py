@@ -118,6 +118,23 @@ def test_positions_and_states_are_those_of_optax(make, mode):
     chex.assert_trees_all_equal_dtypes(ours[1], optaxs[1])
 
 
+def test_prodigy_tells_its_first_estimate_from_later_ones_in_any_precision():
+    """The first rise is not bounded by the growth: an estimate that is handed over in float64 is that of the state."""
+    params, grads = (jax.tree.map(lambda x: x.astype(jnp.float32), tree) for tree in (PARAMS, GRADS))
+    make = lambda first: run(prodigy(estim_lr0=first, growth_rate=1.02), params, grads)
+    chex.assert_trees_all_close(make(jnp.asarray(1e-6, jnp.float64))[0], make(1e-6)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+def test_the_rate_grows_with_the_angle_alone_at_any_size_of_gradients(size):
+    tx = hypergradient_sgd(0.1, 0.01, form="multiplicative")
+    params, state = jnp.zeros(3, jnp.float32), None
+    state = tx.init(params)
+    for _ in range(3):
+        _, state = tx.update(jnp.full(3, size, jnp.float32), state, params)
+    np.testing.assert_allclose(state.rate, 0.1 * 1.01**2, rtol=1e-5)
+
+
 def test_the_scaling_of_polyaks_step_multiplies_where_optax_divides():
     """Optax's documentation multiplies the step; its program scales the gradient first, whose square then divides."""
     params, grads = jnp.array([3.0, 4.0]), jnp.array([[3.0, 4.0]])
