@@ -50,7 +50,7 @@ class Layout(NamedTuple):
         kinds = [memory.kind for memory in self.batch.mesh.devices.flat[0].addressable_memories()]
         check.one_of("memory of the device", memory_kind, kinds)
         far = jax.tree.map(lambda sharding: sharding.with_memory_kind(memory_kind), self.opt_state)
-        return self._replace(opt_state=far, near=self.opt_state)
+        return self._replace(opt_state=far, near=self.opt_state if self.near is None else self.near)
 
 
 def zero_layout(

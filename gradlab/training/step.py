@@ -133,7 +133,14 @@ def move(
 
 
 def _value_and_grad(task: Task) -> Callable:
-    return jax.value_and_grad(lambda *arguments: task.loss(*arguments), has_aux=True)
+    """The task's loss with the way up: of complex parameters that is the conjugate of JAX's gradient."""
+    of_loss = jax.value_and_grad(lambda *arguments: task.loss(*arguments), has_aux=True)
+
+    def value_and_grad(*arguments):
+        value, grads = of_loss(*arguments)
+        return value, jax.tree.map(jnp.conj, grads)
+
+    return value_and_grad
 
 
 def _gradient(task: Task, run: Run, batch: Any, key: jax.Array, accumulate: int) -> Gradient:

@@ -343,6 +343,12 @@ def test_exponents_that_no_whole_axis_takes_are_split_further_along_a_split_one(
     assert dict(kept.codes.mesh.shape) == {"data": 2, "model": 4} and set(kept.codes.mesh.axis_types) == {AxisType.Auto}
 
 
+def test_slots_come_back_from_the_memory_of_the_host():
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    layout = zero_layout(gradlab.adamw(1e-2), {"w": jnp.ones((4, 2))}, mesh)
+    assert layout.slots_on("pinned_host").slots_on("device") == layout.slots_on("device")
+
+
 def test_what_does_not_fit_is_refused():
     tx, weights = gradlab.adamw(1e-2), {"w": jnp.ones((4, 2))}
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))

@@ -51,6 +51,19 @@ def test_a_learning_rate_of_one_oscillates_between_two_and_minus_two():
     np.testing.assert_allclose(history.trajectory[:, 0], [2, -2, 2, -2, 2, -2])
 
 
+def test_a_complex_parameter_walks_to_its_minimum():
+    history = fit(make_task(_start_at_one, _distance_to_point, name="point"), gradlab.sgd(0.1), steps=8)
+    np.testing.assert_allclose(history.params, (3 + 4j) + 0.8**8 * (1 - (3 + 4j)), rtol=1e-12)
+
+
+def _start_at_one(key):
+    return jnp.array(1 + 0j), {}
+
+
+def _distance_to_point(params, model_state, batch, key):
+    return jnp.abs(params - (3 + 4j)) ** 2, model_state
+
+
 def test_minibatches_equal_a_plain_numpy_loop():
     task, lr, size = line(), 0.3, 5
     history = fit(task, gradlab.sgd(lr), steps=7, key=3, batch_size=size)

@@ -132,6 +132,57 @@ def test_the_accumulator_has_the_dtype_that_was_asked_for():
         assert kernel == [expected]
 
 
+def test_loss_and_metrics_are_added_up_in_their_own_dtype_and_complex_gradients_in_a_complex_one():
+    def loss(params, batch):
+        metrics = {"level": jnp.mean(batch["level"]), "examples": batch["level"].shape[0]}
+        return jnp.mean(jnp.abs(batch["x"] - params["w"]) ** 2) + 1000, metrics
+
+    given = {"x": jnp.full(16, 3.5 - 3.5j, jnp.complex64), "level": jnp.linspace(1000, 1001, 16)}
+    started = lambda: start_step(gradlab.sgd(0.1), {"w": jnp.zeros((), jnp.complex64)})
+    state, metrics = make_step(loss, parts=8, accumulator_dtype="bfloat16")(started(), given)
+    whole, _ = make_step(loss)(started(), given)
+    np.testing.assert_allclose(state.params["w"], whole.params["w"], rtol=1e-5)
+    np.testing.assert_allclose(state.params["w"], 0.7 - 0.7j, rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], 1024.5, rtol=1e-6)
+    np.testing.assert_allclose(metrics["level"], 1000.5, rtol=1e-6)
+    assert metrics["examples"] == 2  # the mean over parts of what each has
+
+
+def test_states_of_one_optimizer_own_their_buffers():
+    tx, step = gradlab.sgd(jnp.float32(0.1), momentum=0.9), make_step(loss)
+    one, two = start_step(tx, params()), start_step(tx, params())
+    three = start_step(one.tx, params())
+    ends = [step(state, batch())[0].params for state in (one, two, three)]
+    chex.assert_trees_all_equal(*ends)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(tx) if isinstance(leaf, jax.Array))
+
+
+def test_an_accumulating_optimizer_of_optax_is_taken_as_it_is():
+    state, step = start_step(optax.MultiSteps(optax.sgd(0.5), 2), {"w": jnp.zeros(())}), make_step(_distance)
+    places = []
+    for target in (1.0, 3.0):
+        state, _ = step(state, jnp.full(2, target))
+        places.append(float(state.params["w"]))
+    assert places == [0.0, 2.0]
+
+
+def _distance(params, batch):
+    return jnp.mean((batch - params["w"]) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "message"),
+    [
+        (jax.ShapeDtypeStruct((2,), "float32"), r"at 'a/n' is a shape.*jit\(model.init, out_shardings=layout.params\)"),
+        (np.zeros((), np.uint32), r"at 'a/n' is uint32, and only floating.*nnx.split\(model, nnx.Param"),
+        (jax.random.key(0), r"at 'a/n' is key<fry>, and only floating"),
+    ],
+)
+def test_a_state_starts_from_floating_point_numbers(leaf, message):
+    with pytest.raises(TypeError, match=message):
+        start_step(gradlab.sgd(0.1), {"a": {"n": leaf}, "w": jnp.ones(2)})
+
+
 def test_remat_computes_again_what_it_does_not_keep():
     state = start_step(gradlab.sgd(0.1), params())
     tanhs = lambda step: str(jax.make_jaxpr(step)(state, batch())).count("tanh")
@@ -156,6 +207,7 @@ def test_states_are_lanes():
     [
         (lambda p, b: b["x"] @ p["Dense_0"]["kernel"], {}, r"must be one real number.*\[8, 8\]"),
         (lambda p, b: (jnp.sum(p["Dense_0"]["bias"]), {"loss": 1.0}), {}, "without 'loss' and 'grad_norm'"),
+        (lambda p, b: (*loss(p, b), b), {}, r"must return a number or \(number, metrics\), got 3 values"),
         (loss, {"parts": 3}, r"leaf at 'x' of shape \(8, 6\) does not divide into parts=3"),
     ],
 )
@@ -164,3 +216,7 @@ def test_what_does_not_fit_is_refused(function, options, message):
         make_step(function, **options)(start_step(gradlab.sgd(0.1), params()), batch())
     with pytest.raises(ValueError, match="`parts` must be"):
         make_step(loss, parts=0)
+    with pytest.raises(TypeError, match="`parts` must be an integer, got 2.0"):
+        make_step(loss, parts=2.0)
+    with pytest.raises(TypeError, match="`accumulator_dtype` must be of floating-point numbers.* got int32"):
+        make_step(loss, parts=2, accumulator_dtype=jnp.int32)
