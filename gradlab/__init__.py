@@ -17,7 +17,7 @@ from gradlab.core.norms import global_norm
 from gradlab.core.rule import static
 from gradlab.core.schedule import Schedule, as_schedule, make_schedule
 from gradlab.core.specs import state_specs
-from gradlab.core.storage import float32_params, store, with_residuals
+from gradlab.core.storage import float32_params, restore_as, store, with_residuals
 from gradlab.core.transform import ScheduledState, from_optax, transform
 from gradlab.core.update import apply_updates, eval_params
 from gradlab.core.values import describe, hyperparams, population, relabel, replace
@@ -69,6 +69,7 @@ __all__ = [
     "population",
     "relabel",
     "replace",
+    "restore_as",
     "state_specs",
     "static",
     "store",

@@ -53,6 +53,17 @@ def _first(number: np.ndarray, good: np.ndarray) -> str:
     return f"{number.ravel()[index].item():g} at position {index}"
 
 
+def whole(name: str, value: Any, low: int) -> None:
+    """Raises unless ``value`` is a whole number of at least ``low``.
+
+    >>> whole('block', 16.0, 1)
+    Traceback (most recent call last):
+    ValueError: `block` must be a whole number >= 1, got 16.0
+    """
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < low:
+        raise ValueError(f"`{name}` must be a whole number >= {low}, got {value!r}")
+
+
 def non_negative(**values: Any) -> None:
     """Raises ValueError naming the first of the keyword values that is negative or NaN."""
     for name, value in values.items():

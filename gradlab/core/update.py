@@ -9,7 +9,7 @@ import optax
 
 from gradlab.core import tree as trees
 from gradlab.core.rule import Rule
-from gradlab.core.storage import decoded_state
+from gradlab.core.storage import decoded_state, joined_params
 
 Tree = Any
 
@@ -81,7 +81,8 @@ def eval_params(tx: optax.GradientTransformation, state: Any, params: Tree) -> T
 
     Optimizers whose training point is not the point to report (look-ahead momentum, averages of the weights)
     keep what they need in their state.  For every other optimizer this is ``params``.  The groups of a partition may
-    each have a stage of their own.
+    each have a stage of their own.  Parameters of `with_residuals` are read in full, and the weights rounded to their
+    dtype; for weights in float32, hand over ``float32_params(state, params)``.
 
     Raises:
       ValueError: two stages each define evaluation weights for one parameter; the message names it.
@@ -94,12 +95,20 @@ def eval_params(tx: optax.GradientTransformation, state: Any, params: Tree) -> T
     del tx
     has_readout = lambda node: type(node) in _READOUTS
     weights, owners = params, jax.tree.map(lambda p: None, params)
+    full = joined_params(state, params)
     for node in jax.tree.leaves(decoded_state(state), is_leaf=has_readout):
         if has_readout(node):
-            readout = _READOUTS[type(node)](node, params)
+            readout = _READOUTS[type(node)](node, full)
             owners = _claim(type(node).__name__, readout, owners)
-            weights = jax.tree.map(lambda r, w: w if _is_masked(r) else r, readout, weights, is_leaf=_is_masked)
+            weights = jax.tree.map(_short_as, readout, weights, full, params, is_leaf=_is_masked)
     return weights
+
+
+def _short_as(weight: Any, before: Any, full: Any, p: Any) -> Any:
+    """An evaluation weight; of a parameter with residuals, from which it was read in full, in its own dtype again."""
+    if _is_masked(weight):
+        return before
+    return weight if full is p else weight.astype(p.dtype)
 
 
 def _claim(owner: str, readout: Tree, owners: Tree) -> Tree:

@@ -1,5 +1,6 @@
 """How arrays are kept: bounds of every codec on any numbers, what is exact, and what stalls an average."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from gradlab.core.storage import CODECS, BFloat16, Blocks, Factored, Factors, Float32, Int8, Residual, decoded, encoded
 from gradlab.core.storage.blocks import from_blocks, to_blocks
+from gradlab.core.storage.codecs import encoded_like
 from gradlab.core.storage.rounding import joined, offsets, split, stochastic_bfloat16
 
 SIZE = 70  # three blocks of Int8: 24, 24 and 22 numbers
@@ -192,6 +194,25 @@ def test_small_arrays_stay_float32():
     assert kept[0].dtype == jnp.float32 and isinstance(kept[1], Blocks)
 
 
+def test_arrays_of_no_numbers_and_axes_of_one_are_kept_as_they_are():
+    for shape in ((0,), (64, 0)):
+        assert encoded(Int8(least=0), jnp.zeros(shape), jnp.uint32(0)).shape == shape
+    for least, shape in ((1, (5, 1)), (1, (1, 1)), (0, (5, 0))):
+        kept = encoded(Factored(least=least), jnp.ones(shape), jnp.uint32(0), non_negative=True)
+        np.testing.assert_array_equal(decoded(kept), jnp.ones(shape))
+    assert isinstance(encoded(Int8(least=0), jnp.ones(1), jnp.uint32(0)), Blocks)
+    assert isinstance(encoded(Factored(least=0), jnp.ones((2, 2)), jnp.uint32(0), non_negative=True), Factors)
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 31), (2, 3, 65)])
+@pytest.mark.parametrize("codec", [INT8, Int8(block=7, least=1), Residual(), Factored(least=2)], ids=str)
+def test_an_array_is_kept_like_another(codec, shape):
+    x = jnp.asarray(np.random.default_rng(0).gamma(1.0, size=shape), jnp.float32)
+    kept = encoded(codec, x, jnp.uint32(1), non_negative=True)
+    like = encoded(codec, 3 * x[..., ::-1], jnp.uint32(0), non_negative=True)
+    chex.assert_trees_all_equal(encoded_like(x, like, jnp.uint32(1)), kept)
+
+
 def test_codes_are_right_on_average():
     x = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, 64), jnp.float32)
     many = jax.random.bits(jax.random.key(1), (4096,), jnp.uint32)
@@ -256,6 +277,14 @@ def test_factors_are_the_means_and_their_average_is_the_average_of_factors():
     for got, a, b in zip(mixed, *kept, strict=True):
         np.testing.assert_allclose(got, 0.9 * a + 0.1 * b, rtol=1e-5)
     assert np.all(round_trip(codec, np.zeros((4, 5), np.float32), non_negative=True) == 0)
+
+
+def test_factors_have_a_derivative():
+    x, along = np.random.default_rng(0).gamma(1.0, size=(2, 4, 3)).astype(np.float32)
+    kept = lambda x: decoded(encoded(Factored(least=2), x, jnp.uint32(0), non_negative=True))
+    _, slope = jax.jvp(kept, (jnp.asarray(x),), (jnp.asarray(along),))
+    difference = (kept(jnp.asarray(x + 0.01 * along)) - kept(jnp.asarray(x - 0.01 * along))) / 0.02
+    np.testing.assert_allclose(slope, difference, rtol=1e-3)
 
 
 def test_the_product_of_small_factors_is_no_zero_and_that_of_no_numbers_no_number():

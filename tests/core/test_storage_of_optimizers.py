@@ -145,6 +145,7 @@ def test_states_survive_flattening_flax_and_orbax(storage, tmp_path):
 
 
 def test_without_storage_nothing_is_wrapped():
+    assert isinstance(gradlab.store(optax.adamw(1e-3), None).init(jnp.ones(2))[0], optax.ScaleByAdamState)
     assert isinstance(gradlab.adamw(1e-3, storage=None).init(jnp.ones(2))[0], optax.ScaleByAdamState)
     assert jax.tree.structure(gradlab.adamw(1e-3, storage=None)) == jax.tree.structure(gradlab.adamw(1e-3))
 
@@ -181,8 +182,11 @@ def test_a_slot_that_is_not_there_is_named_with_those_that_are():
         gradlab.adamw(1e-3, storage={"mu": "half"})
     with pytest.raises(ValueError, match="factor 'mu', which takes both signs"):
         gradlab.adamw(1e-3, storage={"mu": "factored"}).init(jnp.ones(2))
-    with pytest.raises(ValueError, match="`block` must be >= 1"):
-        Int8(block=0)
+    for options in ({"block": 0}, {"block": 16.0}, {"least": -1}):
+        with pytest.raises(ValueError, match="must be a whole number >= "):
+            Int8(**options)
+    with pytest.raises(ValueError, match="`least` must be a whole number >= 0, got -1"):
+        Factored(least=-1)
 
 
 def test_an_optimizer_without_moments_takes_any_storage():

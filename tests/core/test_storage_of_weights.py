@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import gradlab
-from gradlab.core.storage import ResidualState
+from gradlab.core.storage import Int8, ResidualState, without_slope
 
 START = jnp.asarray(np.random.default_rng(0).normal(size=(8, 6)), jnp.bfloat16)
 GRADS = [jnp.asarray(np.random.default_rng(seed).normal(size=(8, 6)), jnp.float32) for seed in range(1, 9)]
@@ -76,11 +76,55 @@ def test_a_parameter_that_falls_to_nearly_nothing_is_not_misread():
     assert jnp.all(jnp.isfinite(gradlab.float32_params(state._replace(residual=jnp.full(3, -5, jnp.int8)), moved)))
 
 
+def test_the_groups_of_a_partition_keep_their_own_and_frozen_parameters_are_as_they_are():
+    params = {"a": START, "b": START, "frozen": START}
+    tx = gradlab.partition(
+        {
+            "a": gradlab.with_residuals(gradlab.sgd(1e-4), bits=16),
+            "b": gradlab.with_residuals(gradlab.sgd(1e-3), bits=16),
+            "frozen": gradlab.set_to_zero(),
+        },
+        {name: name for name in params},
+    )
+    params, state = run(tx, params, [dict.fromkeys(params, GRADS[0])])
+    full, start = gradlab.float32_params(state, params), START.astype(jnp.float32)
+    for name, rate in (("a", 1e-4), ("b", 1e-3)):
+        np.testing.assert_allclose(full[name] - start, -rate * GRADS[0], atol=3e-7)
+    assert full["frozen"] is params["frozen"]
+    tx = optax.masked(gradlab.with_residuals(gradlab.sgd(1e-4), bits=16), {"free": True, "frozen": False})
+    params = {"free": START, "frozen": {"deep": START, "deeper": [START]}}  # one hole in the state for a whole subtree
+    assert gradlab.float32_params(tx.init(params), params)["free"].dtype == jnp.float32
+
+
+def test_evaluation_weights_are_read_from_whole_parameters():
+    def after(tx, start):
+        params, state = run(tx, start, GRADS[:3])
+        return state, params
+
+    exact = gradlab.schedule_free_sgd(1e-3, b1=0.5)
+    wanted = gradlab.eval_params(exact, *after(exact, START.astype(jnp.float32)))
+    tx = gradlab.with_residuals(gradlab.schedule_free_sgd(1e-3, b1=0.5), bits=16)
+    state, params = after(tx, START)
+    np.testing.assert_array_equal(gradlab.eval_params(tx, state, params), wanted.astype(jnp.bfloat16))
+    full = gradlab.float32_params(state, params)
+    np.testing.assert_allclose(gradlab.eval_params(tx, state, full), wanted, rtol=3e-7)
+
+
 @pytest.mark.parametrize("bad", [jnp.inf, jnp.nan])
 def test_a_run_that_diverged_stays_so(bad):
     params, state = run(gradlab.with_residuals(gradlab.sgd(1.0)), START, [GRADS[0].at[0, 0].set(bad), GRADS[1]])
     full = gradlab.float32_params(state, params)
     assert not jnp.isfinite(full[0, 0]) and jnp.all(jnp.isfinite(full.ravel()[1:]))
+
+
+def test_derivatives_pass_what_has_no_residuals_and_stop_at_codes_inside():
+    long, stored = (
+        START.astype(jnp.float32),
+        gradlab.with_residuals(gradlab.sgd(0.1, momentum=0.9, storage=Int8(least=0))),
+    )
+    assert without_slope(gradlab.with_residuals(gradlab.adamw(1e-3)).init(long)) is None
+    assert without_slope(stored.init(long)) == "moments in codes"
+    assert without_slope(stored.init(START)) == "residuals of bfloat16 parameters"
 
 
 def test_lanes_equal_the_loop():
@@ -99,7 +143,7 @@ def test_errors():
     tx = gradlab.with_residuals(gradlab.sgd(0.1))
     with pytest.raises(ValueError, match="with_residuals needs the parameters"):
         tx.update(START, tx.init(START))
-    with pytest.raises(ValueError, match="got 0 of them"):
+    with pytest.raises(ValueError, match="got one without residuals"):
         gradlab.float32_params(gradlab.sgd(0.1).init(START), START)
     nested = gradlab.chain(tx)
     assert isinstance(nested.init(START)[0], ResidualState)

@@ -1,6 +1,7 @@
 """Hypergradients equal finite differences of whole runs, and formulas where there are any."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 
 import gradlab
+from gradlab.core.storage import Int8
 from gradlab.sweeps.engine.hypergradients import hypergradients, unit_slope
 from gradlab.sweeps.engine.lanes import Plan
+from gradlab.sweeps.engine.prepare import prepare
 from gradlab.sweeps.spaces.dimensions import integer, linear, log, one_minus
 from gradlab.sweeps.spaces.space import Space
 from gradlab.sweeps.spaces.trial import Trial
-from gradlab.tasks import flax_task, quadratic, surface_task
+from gradlab.tasks import flax_task, make_task, quadratic, surface_task
 from tests.sweeps.runs import CASES, PLAN, SEEDS, STEPS, cost_of_fit, difference, of, regression, task
 
 
@@ -167,6 +170,50 @@ def test_mistakes_are_explained(options, message):
     arguments = {"space": {"learning_rate": log(0.01, 1.0)}, "trials": [Trial.of({"learning_rate": 0.1})], **options}
     with pytest.raises(ValueError, match=message):
         of(gradlab.sgd, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        (Int8(least=0), "moments in codes"),
+        ("bfloat16_residual", "moments in codes"),
+        ("bfloat16_stochastic", "moments that are rounded by chance"),
+        (None, "residuals of bfloat16 parameters"),
+    ],
+    ids=str,
+)
+def test_what_has_no_derivative_is_refused_before_anything_runs(storage, message):
+    def make(learning_rate):
+        inner = gradlab.sgd(learning_rate, momentum=0.7, storage=storage)
+        return gradlab.with_residuals(inner) if storage is None else inner
+
+    line = straight(jnp.bfloat16 if storage is None else jnp.float32)
+    space, trial = {"learning_rate": log(0.01, 0.1)}, Trial.of({"learning_rate": 0.05})
+    refused = lambda: pytest.raises(ValueError, match=f"hypergradients cannot pass {message}, which have no derivative")
+    with refused():
+        hypergradients(line, make, space, [trial], seeds=1, plan=Plan(5, 5, None, "full"))
+    with refused():
+        prepare(line, make, space, trials=2, seeds=1, steps=5, scheduler="hypergrad")
+
+
+def straight(dtype):
+    """A line through points."""
+    loss = lambda params, state, batch, key: (jnp.mean((batch["x"] * params[0] - batch["y"]) ** 2), state)
+    return make_task(
+        lambda key: (jnp.ones(1, dtype), {}), loss, train={"x": np.arange(4.0), "y": np.arange(4.0) ** 2}, name="line"
+    )
+
+
+def test_what_is_rounded_to_the_nearest_has_the_derivative_of_float32_nearly():
+    space = {"learning_rate": log(0.001, 0.1), "momentum": linear(0.0, 0.9)}
+    trial, plan = Trial.of({"learning_rate": 0.005, "momentum": 0.3}), Plan(5, 5, None, "full")  # ends on the slope
+    exact, short = (
+        hypergradients(
+            straight(jnp.float32), functools.partial(gradlab.sgd, storage=storage), space, [trial], seeds=1, plan=plan
+        )
+        for storage in ("float32", "bfloat16")
+    )
+    np.testing.assert_allclose(short.natural, exact.natural, rtol=0.01)
 
 
 def test_a_metric_that_is_stationary_is_no_mistake():

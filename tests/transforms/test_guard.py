@@ -121,6 +121,21 @@ def test_a_random_key_in_the_inner_state_is_kept_too():
     )
 
 
+@pytest.mark.parametrize(
+    "wrap", [lambda inner: apply_if_finite(inner, 3), gradlab.skip_spikes], ids=["guard", "spikes"]
+)
+def test_residuals_may_be_inside(wrap):
+    params = jnp.ones(3, jnp.bfloat16)
+    tx = wrap(gradlab.with_residuals(gradlab.sgd(1e-3), bits=16))
+    updates, state = tx.update(params, tx.init(params), params)
+    assert updates.dtype == jnp.float32
+    params = gradlab.apply_updates(params, updates)
+    np.testing.assert_allclose(gradlab.float32_params(state, params), 0.999, rtol=1e-6)
+    skipped, after = tx.update(params.at[0].set(jnp.nan), state, params)
+    assert skipped.dtype == jnp.float32 and not skipped.any()
+    chex.assert_trees_all_equal(after.inner_state, state.inner_state)
+
+
 def test_negative_patience_is_refused():
     with pytest.raises(ValueError, match="`max_consecutive_errors` must be >= 0, got -1"):
         apply_if_finite(gradlab.identity(), -1)

@@ -17,9 +17,11 @@ from gradlab.core.storage.codecs import (
     factored_dims,
     is_kept,
 )
+from gradlab.core.storage.restored import restore_as
+from gradlab.core.storage.slopes import without_slope
 from gradlab.core.storage.slots import MOMENTS, slots
 from gradlab.core.storage.stored import StoredState, decoded_state, storable, store
-from gradlab.core.storage.weights import ResidualState, float32_params, with_residuals
+from gradlab.core.storage.weights import ResidualState, float32_params, joined_params, with_residuals
 
 __all__ = [
     "CODECS",
@@ -42,8 +44,11 @@ __all__ = [
     "factored_dims",
     "float32_params",
     "is_kept",
+    "joined_params",
+    "restore_as",
     "slots",
     "storable",
     "store",
     "with_residuals",
+    "without_slope",
 ]

@@ -62,7 +62,19 @@ def to_blocks(x: jax.Array, seed: jax.Array, *, non_negative: bool, block: int) 
       non_negative: whether no number is below zero.
       block: most numbers that share a scale.
     """
-    exponents = _exponents(x, block)
+    row = row_axes(x.shape, block)
+    return _cut(x, seed, non_negative, row, math.ceil(math.prod(x.shape[x.ndim - row :]) / block))
+
+
+def to_blocks_like(x: jax.Array, seed: jax.Array, like: Blocks) -> Blocks:
+    """`to_blocks` with the signs and the blocks of others, of an array of this shape."""
+    row = like.codes.ndim - like.exponents.ndim + 1
+    return _cut(x, seed, like.codes.dtype == jnp.uint8, row, like.exponents.shape[-1])
+
+
+def _cut(x: jax.Array, seed: jax.Array, non_negative: bool, row: int, count: int) -> Blocks:
+    """The codes of ``x``, of which the last ``row`` axes end to end are ``count`` blocks."""
+    exponents = _exponents(x, row, count)
     inverses = float_of((254 - exponents.astype(jnp.uint32)) << 23)
     halvings, shift = _line(jnp.uint8 if non_negative else jnp.int8)
     shares = bits_of(jnp.abs(x) * _spread(inverses, x.shape)) >> halvings
@@ -96,11 +108,9 @@ def _line(dtype: Any) -> tuple[int, int]:
     return halvings, int(np.float32(largest).view(np.uint32)) - (ONE >> halvings)
 
 
-def _exponents(x: jax.Array, block: int) -> jax.Array:
+def _exponents(x: jax.Array, row: int, count: int) -> jax.Array:
     """Those of the scales of all blocks, uint8."""
-    row = row_axes(x.shape, block)
     lead, length = x.shape[: x.ndim - row], math.prod(x.shape[x.ndim - row :])
-    count = math.ceil(length / block)
     size = math.ceil(length / count)
     rows = jnp.abs(x).reshape(*lead, length)
     if size * count > length:

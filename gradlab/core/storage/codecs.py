@@ -14,7 +14,7 @@ import numpy as np
 
 from gradlab.core import check
 from gradlab.core.axes import automatic
-from gradlab.core.storage.blocks import Blocks, from_blocks, to_blocks
+from gradlab.core.storage.blocks import Blocks, from_blocks, to_blocks, to_blocks_like
 from gradlab.core.storage.rounding import joined, split, stochastic_bfloat16
 
 
@@ -88,7 +88,10 @@ class Int8:
 
     Args:
       block: most numbers that share an exponent of one byte; above 32 XLA:CPU takes longer.
-      least: arrays of fewer numbers stay float32.
+      least: arrays of fewer numbers stay float32, and those of none.
+
+    Raises:
+      ValueError: no whole number, ``block`` below 1 or ``least`` below 0.
     """
 
     block: int = 32
@@ -96,10 +99,11 @@ class Int8:
     is_random = True
 
     def __post_init__(self):
-        check.in_range("block", self.block, 1)
+        check.whole("block", self.block, 1)
+        check.whole("least", self.least, 0)
 
     def encoded(self, x: jax.Array, seed: jax.Array, non_negative: bool) -> Any:
-        if x.size < self.least:
+        if x.size < max(self.least, 1):
             return x
         blocks = functools.partial(to_blocks, non_negative=non_negative, block=self.block)
         return automatic(blocks, (x, seed), like=x)
@@ -113,19 +117,24 @@ class Factored:
     Adam's ``nu`` becomes the factored average of arXiv 1804.04235 with the decay ``b2``.
 
     Args:
-      least: arrays without two axes of this length stay float32.
+      least: arrays without two axes of this length, or of 2 where it is less, stay float32.
+
+    Raises:
+      ValueError: ``least`` is no whole number or below 0.
     """
 
     least: int = 128
     is_random = False
 
+    def __post_init__(self):
+        check.whole("least", self.least, 0)
+
     def encoded(self, x: jax.Array, seed: jax.Array, non_negative: bool) -> Any:
         del seed
-        dims = factored_dims(x.shape, self.least) if non_negative else None
+        dims = factored_dims(x.shape, max(self.least, 2)) if non_negative else None
         if dims is None:
             return x
-        second, first = dims
-        return Factors(jnp.mean(x, first, keepdims=True), jnp.mean(x, second, keepdims=True))
+        return _means(x, *dims)
 
 
 Codec = Float32 | BFloat16 | Residual | Int8 | Factored
@@ -189,6 +198,27 @@ _encoded = jax.jit(_inline_encoded, static_argnums=(0, 3))
 
 
 @jax.jit
+def encoded_like(x: jax.Array, like: Any, seed: jax.Array) -> Any:
+    """One array as another of its shape is kept: in the same blocks, in factors of the same axes, in the same dtype.
+
+    >>> like = encoded(Int8(block=2, least=1), jnp.ones(4), jnp.uint32(0))
+    >>> encoded_like(jnp.array([1.0, 0.0, -4.0, 0.0]), like, jnp.uint32(0)).exponents.shape
+    (2,)
+    """
+    if isinstance(like, Parts):
+        parts = zip((x.real, x.imag), like, strict=True)
+        return Parts(*(encoded_like(part, of, seed) for part, of in parts))
+    if not is_kept(like):
+        return x.astype(like.dtype)
+    x = x.astype(jnp.float32)
+    if isinstance(like, Blocks):
+        return automatic(to_blocks_like, (x, seed, like), like=x)
+    if isinstance(like, Split):
+        return Split(*split(x, seed, 8 * like.low.dtype.itemsize))
+    return _means(x, _averaged_axis(like.columns, x), _averaged_axis(like.rows, x))
+
+
+@jax.jit
 def decoded(kept: Any) -> jax.Array:
     """The float32 or complex64 array that was kept."""
     if isinstance(kept, Parts):
@@ -202,9 +232,17 @@ def decoded(kept: Any) -> jax.Array:
     return kept.astype(jnp.float32)
 
 
+def _means(x: jax.Array, second: int, first: int) -> Factors:
+    return Factors(jnp.mean(x, first, keepdims=True), jnp.mean(x, second, keepdims=True))
+
+
+def _averaged_axis(means: jax.Array, of: jax.Array) -> int:
+    """The axis that was averaged away."""
+    return next(axis for axis, (n, m) in enumerate(zip(of.shape, means.shape, strict=True)) if m == 1 and n > 1)
+
+
 def _product(rows: jax.Array, columns: jax.Array) -> jax.Array:
-    axis = next(axis for axis, (n, m) in enumerate(zip(rows.shape, columns.shape, strict=True)) if m == 1 and n > 1)
-    mean = jnp.mean(rows, axis, keepdims=True)
+    mean = jnp.mean(rows, _averaged_axis(columns, rows), keepdims=True)
     product = rows / jnp.where(mean > 0, mean, 1) * columns
     least = jnp.finfo(product.dtype).tiny  # a divisor does not become zero by being small
     return jnp.where((rows == 0) | (columns == 0), 0, jnp.maximum(product, least))

@@ -20,7 +20,7 @@ import optax
 from gradlab.core import check
 from gradlab.core.axes import laid_like
 from gradlab.core.rule import static
-from gradlab.core.storage.codecs import Codec, Factored, Storage, codec, decoded, encoded, is_kept
+from gradlab.core.storage.codecs import Codec, Factored, Parts, Storage, codec, decoded, encoded, is_kept
 from gradlab.core.storage.reading import run_storing
 from gradlab.core.storage.slots import (
     MOMENTS,
@@ -32,7 +32,7 @@ from gradlab.core.storage.slots import (
     map_slots,
     slots,
 )
-from gradlab.core.transform import Transform, transform
+from gradlab.core.transform import Transform, from_optax, transform
 
 Tree = Any
 
@@ -62,12 +62,13 @@ def store(inner: optax.GradientTransformation, storage: Storage, *, seed: Any = 
       inner: any transform, also one of Optax.
       storage: (static) for all moments: averages and sums of gradients and of their squares, `MOMENTS`.  Or a mapping
         from the names of fields in the state, these and any others, to the storage of each.  A codec of
-        `gradlab.core.storage` where its numbers should not be the default ones: ``Int8(block=64, least=0)``.
+        `gradlab.core.storage` where its numbers should not be the default ones: ``Int8(block=64, least=0)``.  ``None``
+        wraps nothing.
       seed: a whole number from which all rounding by chance is drawn; a leaf, so that lanes may have their own.
 
     Raises:
       ValueError: an unknown storage; from ``init``, a field that the state does not have, or one that takes both signs
-        to be factored.
+        to be factored; from ``update``, a state of another storage (see `restore_as`).
 
     >>> import gradlab
     >>> tx = store(gradlab.adamw(1e-3), {'mu': 'bfloat16', 'nu': 'int8'})
@@ -75,8 +76,9 @@ def store(inner: optax.GradientTransformation, storage: Storage, *, seed: Any = 
     >>> state.inner_state[0].mu['w'].dtype.name, state.inner_state[0].nu['w'].codes.dtype.name
     ('bfloat16', 'uint8')
     """
-    chosen = _by_slot(storage)
-    by_chance = any(how.is_random for how in chosen.values())
+    if storage is None:
+        return from_optax(inner)
+    by_chance = _is_by_chance(storage)
     storage = static(dict(storage) if isinstance(storage, Mapping) else storage)
     at_init = {"storage": storage, "seed": seed if by_chance else None}
     return transform(_store_init, _store_update, inner=inner, at_init=at_init, storage=storage)
@@ -88,11 +90,15 @@ def _by_slot(storage: Storage) -> dict[str, Codec]:
     return dict.fromkeys(MOMENTS, codec(storage))
 
 
+def _is_by_chance(storage: Storage) -> bool:
+    return any(how.is_random for how in _by_slot(storage).values())
+
+
 def _store_init(params, *, inner, storage, seed=None):
     state = inner(params)
     if isinstance(storage, Mapping):
         _check_names(storage, state)
-    key, seeds = _seeds(None if seed is None else jax.random.PRNGKey(jnp.asarray(seed).astype(jnp.int32)))
+    key, seeds = key_and_seeds(None if seed is None else jax.random.PRNGKey(jnp.asarray(seed).astype(jnp.int32)))
     encode = lambda how, x: how(x) if callable(how) else x
     return StoredState(key, jax.tree.map(encode, _planned(state, storage, seeds), state))
 
@@ -114,17 +120,64 @@ def _may_be_real(leaf: Any) -> bool:
 
 
 def _store_update(grads, state, params=None, *, inner, storage, **extra):
+    _require_own_state(state, storage)
     step = lambda grads, inner_state, params: inner(grads, inner_state, params, **extra)
     operands = (grads, _read(state.inner_state, storage), params)
-    key, seeds = _seeds(state.rng_key)
+    key, seeds = key_and_seeds(state.rng_key)
     plan = lambda results: (results[0], _planned(results[1], storage, seeds))
     updates, inner_state = run_storing(step, operands, plan)
-    leaves, treedef = jax.tree.flatten(inner_state)
-    where_they_were = map(laid_like, leaves, jax.tree.leaves(state.inner_state))
-    return updates, StoredState(key, treedef.unflatten(where_they_were))
+    _require_kept_alike(inner_state, state.inner_state, storage)
+    return updates, StoredState(key, jax.tree.map(laid_like, inner_state, state.inner_state))
 
 
-def _seeds(key: Any) -> tuple[Any, Any]:
+_REMEDY = "make it one with gradlab.restore_as(tx, state, params)"
+
+
+def _require_own_state(state: Any, storage: Storage) -> None:
+    if not isinstance(state, StoredState):
+        raise ValueError(
+            f"an optimizer with storage={storage!r} got the state of one without, a {type(state).__name__}; {_REMEDY}"
+        )
+    by_chance, has_key = _is_by_chance(storage), state.rng_key is not None
+    if by_chance != has_key:
+        needs, got = ("a key to round by chance", "none") if by_chance else ("no key", "one to round by chance")
+        raise ValueError(
+            f"storage={storage!r} needs {needs}, but the state has {got}: it is one of another storage; {_REMEDY}"
+        )
+
+
+def _require_kept_alike(new: Tree, old: Tree, storage: Storage) -> None:
+    """Raises unless the arrays of a new state are kept as those of the old one."""
+    kinds, others = _kinds(new, storage), _kinds(old, storage)
+    for (name, kind), (_, other) in zip(kinds, others, strict=False):
+        if kind != other:
+            raise ValueError(
+                f"storage={storage!r} keeps '{name}' as {kind}, but the state has {other} there: it is one of another "
+                f"storage; {_REMEDY}"
+            )
+
+
+def _kinds(state: Tree, storage: Storage) -> list[tuple[str, str]]:
+    """For every array of the slots the field, and as what it is kept."""
+    kinds = []
+
+    def note(owner, name, value):
+        del owner
+        leaves = jax.tree.leaves(value, is_leaf=is_kept)
+        kinds.extend((name, _kind(leaf)) for leaf in leaves if is_kept(leaf) or is_storable(leaf))
+        return value
+
+    map_slots(note, state, _by_slot(storage))
+    return kinds
+
+
+def _kind(leaf: Any) -> str:
+    if isinstance(leaf, Parts):
+        return f"Parts of {_kind(leaf.real)}"
+    return type(leaf).__name__ if is_kept(leaf) else leaf.dtype.name
+
+
+def key_and_seeds(key: Any) -> tuple[Any, Any]:
     """The key of the next step, and one for this one; None where nothing is by chance."""
     return (None, None) if key is None else tuple(jax.random.split(key))
 

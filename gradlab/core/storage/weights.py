@@ -8,6 +8,7 @@ A bfloat16 parameter alone does not move by less than 2^-9 of its value.  With 8
 it moves by any step on average; with 16 it is the float32 parameter bit for bit.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -83,7 +84,7 @@ def _residuals_init(params, *, inner, bits, seed=None):
 def _residuals_update(grads, state, params=None, *, inner, bits, **extra):
     check.required_params("with_residuals", params)
     trees.require_same_structure("gradients", grads, "parameters", params)
-    full = float32_params(state, params)
+    full = _joined(state.residual, params)
     updates, inner_state = inner(jax.tree.map(_widened, grads), state.inner_state, full, **extra)
     leaves, treedef = jax.tree.flatten(params, is_leaf=trees.is_none)
     columns = [treedef.flatten_up_to(tree) for tree in (full, state.residual, updates)]
@@ -109,14 +110,33 @@ _apart_one = jax.jit(_inline_apart, static_argnums=0)
 
 
 def float32_params(state: Tree, params: Tree) -> Tree:
-    """The parameters of `with_residuals` in full, wherever its state is nested.
+    """The parameters of `with_residuals` in full, wherever its state is nested, in several groups of a partition too.
+
+    Parameters without residuals, those that a mask hides among them, are as they are.
 
     Raises:
       ValueError: the state has no residuals.
     """
+    residuals = _residuals(state)
+    if not residuals:
+        raise ValueError(
+            "float32_params needs the state of with_residuals(...), got one without residuals; such parameters have no "
+            "more bits than they show"
+        )
+    return functools.reduce(lambda params, residual: _joined(residual, params), residuals, params)
+
+
+def joined_params(state: Tree, params: Tree) -> Tree:
+    """`float32_params` of any state: the parameters themselves where there are no residuals."""
+    return float32_params(state, params) if _residuals(state) else params
+
+
+def _residuals(state: Tree) -> list[Tree]:
     is_residual = lambda node: isinstance(node, ResidualState)
-    found = [node for node in jax.tree.leaves(state, is_leaf=is_residual) if is_residual(node)]
-    if len(found) != 1:
-        raise ValueError(f"float32_params needs the state of one with_residuals(...), got {len(found)} of them")
-    whole = lambda p, low: p if low is None else joined(p, low)
-    return jax.tree.map(whole, params, found[0].residual, is_leaf=trees.is_none)
+    return [node.residual for node in jax.tree.leaves(state, is_leaf=is_residual) if is_residual(node)]
+
+
+def _joined(residual: Tree, params: Tree) -> Tree:
+    is_hole = lambda node: node is None or isinstance(node, optax.MaskedNode)
+    whole = lambda low, p: p if is_hole(low) or not _is_bfloat16(p) else joined(p, low)
+    return jax.tree.map(whole, residual, params, is_leaf=is_hole)

@@ -76,8 +76,9 @@ def hypergradients(
 
     Raises:
       ValueError: an unknown metric or method, a metric without a derivative (accuracy), a space of which no number
-        moves, a horizon out of range, or what `gradlab.sweep` says of the other arguments; in reverse mode also an
-        optimizer whose step is a loop of a length not known before, such as a line search.
+        moves, a horizon out of range, an optimizer whose state has no derivative (codes, residuals), or what
+        `gradlab.sweep` says of the other arguments; in reverse mode also an optimizer whose step is a loop of a length
+        not known before, such as a line search.
 
     >>> import gradlab
     >>> from gradlab.tasks import quadratic, surface_task

@@ -12,7 +12,7 @@ from gradlab.core import check
 from gradlab.optimizers import REGISTRY
 from gradlab.sweeps.engine.lanes import Plan
 from gradlab.sweeps.engine.setup import TASK, Drawing, Make, Setup, round_of, task_values
-from gradlab.sweeps.engine.training_cost import checked_horizon
+from gradlab.sweeps.engine.training_cost import check_slopes, checked_horizon
 from gradlab.sweeps.engine.width import METHODS, Limits
 from gradlab.sweeps.samplers.adaptive import ADAPTIVE, make_sampler
 from gradlab.sweeps.samplers.designs import SAMPLERS, draw
@@ -178,6 +178,9 @@ def _check_search(setup: Setup) -> None:
                 f"scheduler 'hypergrad' moves numbers along their derivatives, and of {', '.join(setup.space)} none "
                 "has a range; give one as {log: [low, high]} or the like"
             )
+        for bucket in setup.buckets:
+            first = setup.state_shapes(bucket.structure, [bucket.trials[0].values], setup.seeds[:1])
+            check_slopes(first.runs.opt_state)
     if setup.adaptive and setup.drawing.count % round_of(setup):
         try:
             setup.scheduler.cohorts(setup.drawing.count % round_of(setup), setup.evals)

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from gradlab.core import check
+from gradlab.core.storage import without_slope
 from gradlab.core.transform import from_optax
 from gradlab.sweeps.engine.lanes import Plan
 from gradlab.tasks.task import Task
@@ -38,7 +39,8 @@ def training_cost(
       remat: run the steps again on the way back of reverse mode, instead of keeping what they computed.
 
     Raises:
-      ValueError: a horizon out of range, or batches that do not fit the data.
+      ValueError: a horizon out of range, batches that do not fit the data, or an optimizer whose state has no
+        derivative: codes, residuals, rounding by chance.
 
     >>> import gradlab
     >>> from gradlab.tasks import quadratic, surface_task
@@ -49,6 +51,7 @@ def training_cost(
     """
     tx, horizon, plan = from_optax(tx), checked_horizon(horizon, plan.steps), checked_plan(task, plan)
     place = start(task, tx, jax.random.fold_in(key, INIT)), make_feed(task.train, jax.random.fold_in(key, DATA))
+    check_slopes(place[0].opt_state)
     given = plan.steps - horizon
     if given:
         place, constant_task, constant_tx = jax.lax.stop_gradient((place, task, tx))
@@ -100,6 +103,16 @@ def _slopes_along_nan(task: Task) -> dict[str, jax.Array]:
     as_float = lambda value: jnp.asarray(value, dtype=float)  # a count would have no slope at all
     measure = lambda params: jax.tree.map(as_float, task.metrics(params, model_state, _data(task)))
     return jax.jvp(measure, (params,), (jax.tree.map(lambda p: jnp.full_like(p, jnp.nan), params),))[1]
+
+
+def check_slopes(opt_state: Any) -> None:
+    """Raises unless all that an optimizer keeps from step to step has a derivative."""
+    what = without_slope(opt_state)
+    if what is not None:
+        raise ValueError(
+            f"hypergradients cannot pass {what}, which have no derivative: they would be wrong in size and sign, or "
+            "zero; take storage 'float32', 'bfloat16', 'factored' or none, and parameters in float32"
+        )
 
 
 def _data(task: Task) -> Any:
