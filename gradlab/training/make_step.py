@@ -27,6 +27,7 @@ from gradlab.core.transform import from_optax
 from gradlab.core.update import apply_updates
 from gradlab.training.layouts import Layout, split_gradient, within
 from gradlab.training.placement import PlacedStep
+from gradlab.training.savable import savable
 
 Tree = Any
 
@@ -55,7 +56,7 @@ def start_step(tx: optax.GradientTransformation, params: Tree, layout: Layout | 
     """
     for path, p in jax.tree_util.tree_leaves_with_path(params):
         _check_parameter(trees.path_name(path), p)
-    tx = from_optax(tx)
+    tx = savable(from_optax(tx))
     begin = lambda tx, params: StepState(jnp.zeros([], jnp.int32), params, tx.init(params), tx)
     if layout is None:
         return begin(trees.copied(tx), trees.copied(params))

@@ -12,6 +12,7 @@ from flax.training import train_state
 from gradlab.core.compose import identity
 from gradlab.core.transform import from_optax
 from gradlab.core.update import apply_updates, eval_params
+from gradlab.training.savable import savable
 
 
 class TrainState(train_state.TrainState):
@@ -43,7 +44,7 @@ class TrainState(train_state.TrainState):
     @classmethod
     def create(cls, *, apply_fn: Any, params: Any, tx: optax.GradientTransformation, **kwargs: Any) -> "TrainState":
         """A state at step 0; any Optax transform is adopted."""
-        tx = from_optax(tx)
+        tx = savable(from_optax(tx))
         return cls(step=0, apply_fn=apply_fn, params=params, tx=tx, opt_state=tx.init(params), **kwargs)
 
     @property

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint
 import pytest
 from flax import nnx
 from flax.training import train_state
@@ -19,6 +20,10 @@ def make_state(learning_rate, state_class=gradlab.TrainState):
     model = nn.Dense(1)
     params = model.init(jax.random.key(0), jnp.ones((1, 3)))["params"]
     return state_class.create(apply_fn=model.apply, params=params, tx=gradlab.adamw(learning_rate))
+
+
+def make_train_state(tx, params):
+    return gradlab.TrainState.create(apply_fn=None, params=params, tx=tx)
 
 
 def step(state, x):
@@ -64,6 +69,30 @@ def test_a_checkpoint_carries_the_learning_rate():
     saved = flax.serialization.to_bytes(make_state(0.123))
     restored = flax.serialization.from_bytes(make_state(0.5), saved)
     assert gradlab.hyperparams(restored.tx)["learning_rate"] == 0.123
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradlab.chain(gradlab.clip(1.0), gradlab.adamw(gradlab.linear_schedule(0.1, 0.2, 9), storage="int8")),
+        optax.chain(optax.clip(1.0), gradlab.lion(0.1)),
+        gradlab.chain(),
+    ],
+    ids=["ours", "mixed", "empty"],
+)
+@pytest.mark.parametrize("start", [gradlab.start_step, make_train_state], ids=["StepState", "TrainState"])
+def test_orbax_and_flax_save_the_whole_state(start, tx, tmp_path):
+    state = start(tx, {"kernel": jnp.full((64, 64), 0.5)})
+    saver = orbax.checkpoint.StandardCheckpointer()
+    saver.save(tmp_path / "saved", state)
+    saver.wait_until_finished()
+    blank = jax.tree.map(jnp.zeros_like, state)
+    for restored in (
+        saver.restore(tmp_path / "saved", blank),
+        flax.serialization.from_bytes(blank, flax.serialization.to_bytes(state)),
+    ):
+        assert jax.tree.structure(restored) == jax.tree.structure(state)
+        chex.assert_trees_all_equal(restored, state)
 
 
 def test_extra_arguments_reach_the_optimizer():
