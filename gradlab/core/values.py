@@ -106,7 +106,10 @@ def _lines(init: Any, update: Any, indent: str) -> Iterator[str]:
     inner = stage.values.get("inner")
     inits = jax.tree.leaves(opened(init).values.get("inner"), is_leaf=is_stage)
     updates, _ = jax.tree_util.tree_flatten_with_path(inner, is_leaf=is_stage)
+    starts = [opened(inner_init).rule for inner_init in inits]
     for inner_init, (path, inner_update) in zip(inits, updates, strict=True):
+        if opened(inner_update).rule in starts:
+            continue  # it starts another of them anew, and is no stage
         if isinstance(inner, dict):
             yield f"{indent}{path_name(path)}:"
         yield from _lines(inner_init, inner_update, indent + "  " * isinstance(inner, dict))

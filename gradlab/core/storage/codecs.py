@@ -218,6 +218,34 @@ def encoded_like(x: jax.Array, like: Any, seed: jax.Array) -> Any:
     return _means(x, _averaged_axis(like.columns, x), _averaged_axis(like.rows, x))
 
 
+def put_together(tree: Any) -> Any:
+    """The tree with what is kept as several arrays as it was made, where a mapping of these has taken its place.
+
+    Flax's ``nnx.Optimizer`` leaves such mappings behind after a step.
+
+    >>> put_together({'w': {'high': jnp.ones(2, jnp.bfloat16), 'low': jnp.zeros(2, jnp.int8)}})['w']._fields
+    ('high', 'low')
+    """
+    whole = lambda node: node if _kind_of(node) is None else _kind_of(node)(**node)
+    return jax.tree.map(whole, tree, is_leaf=lambda node: _kind_of(node) is not None)
+
+
+_KIND_BY_FIELDS = {frozenset(kind._fields): kind for kind in (Blocks, Split, Factors)}
+
+
+def _kind_of(node: Any) -> type | None:
+    if not isinstance(node, Mapping):
+        return None
+    kind = _KIND_BY_FIELDS.get(frozenset(node))
+    parts = [] if kind is None else [node[name] for name in kind._fields]
+    if not all(hasattr(part, "dtype") for part in parts):
+        return None
+    if kind is Factors:
+        (rows, columns), wide = parts, jnp.float32
+        return kind if rows.dtype == columns.dtype == wide and rows.shape != columns.shape else None
+    return kind if parts and jnp.issubdtype(parts[1].dtype, jnp.integer) else None
+
+
 @jax.jit
 def decoded(kept: Any) -> jax.Array:
     """The float32 or complex64 array that was kept."""

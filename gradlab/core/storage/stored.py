@@ -20,7 +20,17 @@ import optax
 from gradlab.core import check
 from gradlab.core.axes import laid_like
 from gradlab.core.rule import static
-from gradlab.core.storage.codecs import Codec, Factored, Parts, Storage, codec, decoded, encoded, is_kept
+from gradlab.core.storage.codecs import (
+    Codec,
+    Factored,
+    Parts,
+    Storage,
+    codec,
+    decoded,
+    encoded,
+    is_kept,
+    put_together,
+)
 from gradlab.core.storage.reading import run_storing
 from gradlab.core.storage.slots import (
     MOMENTS,
@@ -121,6 +131,7 @@ def _may_be_real(leaf: Any) -> bool:
 
 def _store_update(grads, state, params=None, *, inner, storage, **extra):
     _require_own_state(state, storage)
+    state = state._replace(inner_state=put_together(state.inner_state))
     step = lambda grads, inner_state, params: inner(grads, inner_state, params, **extra)
     operands = (grads, _read(state.inner_state, storage), params)
     key, seeds = key_and_seeds(state.rng_key)
