@@ -63,8 +63,8 @@ def _chain_update(grads, state, params=None, *, inner, grad=None, **extra):
         got = f"{len(state)} states" if isinstance(state, tuple) else type(state).__name__
         raise ValueError(
             f"a chain of {len(inner)} transforms needs the tuple of {len(inner)} states that its init made, got {got}; "
-            "was this state made by another optimizer, under another storage (gradlab.restore_as takes it over), or were "
-            "`state` and `params` exchanged?"
+            "was this state made by another optimizer, under another storage (gradlab.restore_as takes it over), or "
+            "were `state` and `params` exchanged?"
         )
     grad = grads if grad is None else grad
     if params is not None:

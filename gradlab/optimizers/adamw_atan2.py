@@ -44,7 +44,7 @@ def _angle(y: jax.Array, x: jax.Array) -> jax.Array:
         return y / jnp.where(size > 0, size, 1) * _angle(size, x)
     scale = jax.lax.stop_gradient(jnp.maximum(jnp.abs(y), x))  # the squares in the derivative must not underflow
     origin = scale == 0
-    scale = jnp.where(origin, 1, scale)
+    scale = jnp.where(origin | jnp.isinf(scale), 1, scale)
     return jnp.where(origin, 0, jnp.arctan2(y / scale, jnp.where(origin, 1, x / scale)))
 
 

@@ -199,7 +199,7 @@ def soaph(
 ) -> Transform:
     """SOAP-H (arXiv 2606.16899): SOAP's direction for matrices on the spheres of their first norms; AdamW for the rest.
 
-    As `adamh`; the first step of the matrices is empty.  Arguments that are not listed are those of `adamh`.
+    As `adamh`; the first direction of the matrices is empty.  Arguments that are not listed are those of `adamh`.
 
     Args:
       b1, b2, eps, shampoo_beta, precondition_frequency, max_precond_dim, bias_correction, strategy: as for `soap`.

@@ -218,9 +218,9 @@ def soap(
     """SOAP (Vyas et al. 2024, arXiv 2409.11321) for matrices, AdamW for everything else.
 
     The recurrence heads this module; ``eps`` is added before the bias correction, as in the authors' code, which
-    decays the new parameters where this decays the old.  The first step of the matrices is empty.  On a matrix that is
-    not square, the bases of directions that no gradient has reached are arbitrary, and runs on two machines can differ
-    by what Adam makes of rounding there.  On the CPU set the environment variable ``OPENBLAS_NUM_THREADS=1`` before
+    decays the new parameters where this decays the old.  The first step of the matrices is their decay.  On a matrix
+    that is not square, the bases of directions that no gradient has reached are arbitrary, and runs on two machines can
+    differ by what Adam makes of rounding there.  On the CPU set the environment variable ``OPENBLAS_NUM_THREADS=1`` before
     JAX is imported, as the command line does: the threads of the decompositions and those of XLA fight for the cores.
 
     Args:

@@ -263,6 +263,13 @@ def test_adamw_atan2_is_adam_scaled_where_the_quotient_is_small_and_bounded_wher
     np.testing.assert_allclose(longest, -LR * 4 / np.pi * np.arctan(quotient), rtol=1e-9)
 
 
+def test_a_gradient_whose_square_overflows_moves_nothing_as_with_adam():
+    params = jnp.ones(2, jnp.float32)
+    for tx in (gradlab.adam(0.1), gradlab.adamw_atan2(0.1, weight_decay=0.0)):
+        updates, _ = tx.update(jnp.array([1e30, 1.0], jnp.float32), tx.init(params), params)
+        assert updates[0] == 0 and updates[1] < 0
+
+
 def test_the_derivatives_of_adamw_atan2_are_finite_at_the_origin():
     tx, at = scale_by_adam_atan2(), jnp.array([0.0, 1e-30, 1e-22, 1.0], jnp.float32)
     direction = lambda g: tx.update(g, tx.init(at))[0]
