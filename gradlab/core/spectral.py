@@ -172,7 +172,7 @@ def bounded(x: jax.Array, eps: jax.Array, scaling: str = "frobenius") -> jax.Arr
 
     Args:
       x: (m, n).
-      eps: added to the divisor; the least divisor for the last two.
+      eps: added to the divisor; for the last two the square of the least divisor.
       scaling: ``'frobenius'`` divides by the norm of all entries, ``'spectral'`` by the largest singular value
         (a decomposition), ``'schatten'`` by the root of the norm of X X^H (arXiv 2506.10935), ``'aol'`` each row by
         the root of its sum of ``|X X^H|`` (arXiv 2512.04632), which changes the singular vectors.
