@@ -58,6 +58,11 @@ def run(
     """
     if (config is None) == (trial is None):
         raise typer.BadParameter("give either a CONFIG or --trial DIR UID")
+    given = {"--set": assignments, "--out": out, "--overwrite": overwrite, "--dry-run": dry_run}
+    of_a_config = [name for name, value in given.items() if value]
+    if trial is not None and of_a_config:
+        message = "it runs a trial as the sweep did, and leaves no files"
+        raise typer.BadParameter(f"--trial does not go with {' or '.join(of_a_config)}: {message}; leave that out")
     terminal = Terminal(quiet, progress)
     with user_errors(terminal):
         from gradlab.cli.runs import run_config

@@ -8,6 +8,7 @@ import numpy as np
 from gradlab.cli.dry_run import show_sweep
 from gradlab.cli.outputs import write_text
 from gradlab.cli.programs import keep_programs
+from gradlab.cli.rehearsal import rehearse_sweep
 from gradlab.cli.sweeps import edge_warnings, note_of
 from gradlab.cli.terminal import Terminal, headings, short
 from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, load
@@ -25,6 +26,8 @@ def contest_config(
         if not isinstance(experiment.config, ContestConfig):
             message = "missing section, which names the optimizers; see configs/digits_contest.yaml"
             raise ConfigError([Problem(str(path), "contest", message)])
+        for label, setup in experiment.setup.items():
+            rehearse_sweep(setup, str(path), ("contest", label))
         if dry_run:
             for label, setup in experiment.setup.items():
                 terminal.say(f"{label}, tuning")

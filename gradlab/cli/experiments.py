@@ -35,8 +35,9 @@ def run_experiment(
             checks = one.checks(result)
             show(1, f"{sum(check.holds for check in checks)} of {len(checks)} claims hold")
         seconds = time.perf_counter() - start
-        _save(folder, config, result, checks, seconds)
-        outputs.write_text(folder / "config.yaml", experiment.to_yaml())
+        with outputs.replacing(folder) as new:
+            _save(new, config, result, checks, seconds)
+            outputs.write_text(new / "config.yaml", experiment.to_yaml())
     _report(config, checks, seconds, terminal)
     terminal.results_in(folder)
 

@@ -69,7 +69,7 @@ def inspect(
 
     gradlab inspect runs/digits_run --at best --instruments stability,noise
 
-    gradlab inspect runs/surface_race --optimizer adam --at 40
+    gradlab inspect runs/surface_race --optimizer Adam --at 40
     """
     terminal = Terminal(quiet, progress)
     with user_errors(terminal):

@@ -22,6 +22,7 @@ from gradlab.training.segment import start_of
 from gradlab.training.step import Run
 
 BEST, LAST = "best", "last"
+MOST_APART = 1e-3  # of a loss: what other machines and versions may change
 
 
 def inspect_run(
@@ -42,14 +43,17 @@ def inspect_run(
     experiment = load(folder / "config.yaml")
     if not isinstance(experiment.config, RunConfig | RaceConfig):
         raise _problem(folder, "is no run; of a sweep, make the trial a config of its own and run that")
-    for name in instruments:
-        if name not in INSPECTORS:
-            raise _problem(folder, f"unknown instrument {name!r}{suggestion(name, INSPECTORS)}")
+    _check_instruments(instruments, experiment.task)
     label, prefix = _label(experiment.config, optimizer, folder)
     with np.load(folder / "curves.npz") as saved:
         curves = {name.removeprefix(prefix): saved[name] for name in saved.files if name.startswith(prefix)}
     step = _step(at, curves, folder)
     run, gap = _again(experiment, label, step, curves["loss"], terminal)
+    if gap > MOST_APART:
+        terminal.warn(
+            f"{folder} was not reproduced: made again, the losses differ from those saved by {gap:.2g} of themselves, "
+            "and what is measured is of the new run; config.yaml may not be that of curves.npz, or the code has changed"
+        )
     tx = _recipes(experiment.config)[label]()
     readings = inspect(
         experiment.task, tx, run, _some(experiment.task, examples), instruments=instruments or None,
@@ -60,6 +64,18 @@ def inspect_run(
 
 def _problem(folder: Path, message: str) -> ConfigError:
     return ConfigError([Problem(str(folder), "", message)])
+
+
+def _check_instruments(names: Sequence[str], task: Task) -> None:
+    problems = [
+        Problem("--instruments", "", f"unknown instrument {name!r}{suggestion(name, INSPECTORS)}")
+        for name in names
+        if name not in INSPECTORS
+    ]
+    if "noise" in names and not task.num_examples:
+        problems.append(Problem("--instruments", "", f"noise needs examples, and the task {task.name} has none"))
+    if problems:
+        raise ConfigError(problems)
 
 
 def _recipes(config: RunConfig | RaceConfig) -> dict:
@@ -73,10 +89,13 @@ def _label(config: RunConfig | RaceConfig, optimizer: str | None, folder: Path) 
         if optimizer not in (None, *labels):
             raise _problem(folder, f"has no run of {optimizer!r}; leave --optimizer out")
         return labels[0], ""
-    if optimizer not in labels:
-        what = "is a race: say which run" if optimizer is None else f"has no run {optimizer!r}"
-        raise _problem(folder, f"{what}, with --optimizer {' or '.join(labels)}")
-    return optimizer, f"{optimizer}/"
+    if optimizer is None:
+        raise _problem(folder, f"is a race: say which run, with --optimizer {' or '.join(map(repr, labels))}")
+    alike = [label for label in labels if label.casefold() == optimizer.casefold()]
+    if optimizer not in labels and len(alike) != 1:
+        raise _problem(folder, f"has no run {optimizer!r}{suggestion(optimizer, labels)}")
+    label = optimizer if optimizer in labels else alike[0]
+    return label, f"{label}/"
 
 
 def _step(at: str, curves: dict[str, np.ndarray], folder: Path) -> int:
@@ -110,7 +129,10 @@ def _again(experiment, label: str, step: int, losses: np.ndarray, terminal: Term
             accumulate=train.accumulate, eval_every=resolve_segment(train.eval_every, steps), progress=tell,
         )  # fmt: skip
     saved = losses[: history.steps]
-    return history.run, float(np.max(np.abs(history.loss - saved) / np.maximum(np.abs(saved), 1e-30), initial=0.0))
+    apart = np.abs(history.loss - saved) / np.maximum(np.abs(saved), 1e-30)
+    apart[np.isnan(apart)] = np.inf
+    apart[(history.loss == saved) | np.isnan(history.loss) & np.isnan(saved)] = 0.0
+    return history.run, float(np.max(apart, initial=0.0))
 
 
 def _some(task: Task, examples: int):

@@ -4,6 +4,8 @@ import contextlib
 import csv
 import io
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,11 @@ import numpy as np
 
 from gradlab.sweeps.outcomes.files import make_run_folder, write_atomically
 from gradlab.training.loop import History
+
+OF_A_RUN = (  # what `gradlab run` and `gradlab inspect` leave
+    "config.yaml", "curves.npz", "history.*", "inspect_*.csv", "inspect_*.json", "instruments*.csv", "instruments*.png",
+    "params.msgpack", "picture.png", "race.*", "resolved.json", "results.csv", "trajectories.png", "trajectory.png",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -24,6 +31,26 @@ def saved_folder(out: Path, overwrite: bool) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             folder.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A hidden folder for the files of a run; once all are written, they take the places of those of an earlier run.
+
+    A folder thus never holds files of two runs; what else is in it stays.
+    """
+    for left in folder.glob(".*.unfinished"):  # by a process that was killed
+        shutil.rmtree(left)
+    new = Path(tempfile.mkdtemp(prefix=".", suffix=".unfinished", dir=folder))
+    try:
+        yield new
+        for pattern in OF_A_RUN:
+            for old in folder.glob(pattern):
+                old.unlink()
+        for entry in new.iterdir():
+            entry.replace(folder / entry.name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -31,6 +31,10 @@ def show_plan(
 ) -> None:
     """What `gradlab plan` does; ``options`` are those of `gradlab.training.plan.plan`."""
     try:
+        check.in_range("link", links.far, 1)
+        check.in_range("near_link", links.near, 1)
+        if not optimizers:
+            raise ValueError("`optimizer` must name at least one, such as adamw,muon")
         plans = {name: plan(_optimizer(name, storage), parameters, devices, **options) for name in optimizers}
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error

@@ -1,7 +1,7 @@
 """``gradlab run``: one optimizer, or a race of several."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy as np
 from gradlab.cli import outputs
 from gradlab.cli.dry_run import show_runs
 from gradlab.cli.experiments import run_experiment
+from gradlab.cli.interruption import INTERRUPTED, control_c
 from gradlab.cli.landscape import Landscape, landscape_of
 from gradlab.cli.monitoring import save_looks, say_overhead
+from gradlab.cli.rehearsal import rehearse
 from gradlab.cli.terminal import Terminal, duration, short
 from gradlab.config import (
     ConfigError,
@@ -47,31 +49,61 @@ def run_config(
         if isinstance(experiment.config, ExperimentConfig):
             run_experiment(experiment, path, out, overwrite=overwrite, dry_run=dry_run, terminal=terminal)
             return
-        recipes = _recipes(experiment)
+        recipes = _recipes(experiment, str(path))
         if dry_run:
             show_runs(experiment, recipes, terminal)
             return
         landscape = landscape_of(experiment.config.task)
         save = _save_race if isinstance(experiment.config, RaceConfig) else _save_run
+        resolved = _resolved(experiment, recipes)
         with outputs.saved_folder(out or experiment.out, overwrite) as folder:
-            histories = {label: _fit(experiment, recipes, label, landscape, terminal) for label in recipes}
-            save(folder, histories, landscape)
-            if experiment.config.monitor is not None:
-                save_looks(folder, histories)
-            outputs.write_json(folder / "resolved.json", _resolved(experiment, recipes, histories))
-            outputs.write_text(folder / "config.yaml", experiment.to_yaml())
+            histories = _train(experiment, recipes, landscape, terminal)
+            with outputs.replacing(folder) as new:
+                save(new, histories, landscape)
+                if experiment.config.monitor is not None:
+                    save_looks(new, histories)
+                outputs.write_json(new / "resolved.json", _with_outcomes(resolved, histories))
+                outputs.write_text(new / "config.yaml", experiment.to_yaml())
         _report(experiment, histories, folder, terminal)
+        _tell_interruption(recipes, histories, folder)
         watch = experiment.config.watch(experiment.task)
         if watch.instruments:
             _, batch_size, _ = experiment.config.train.plan(experiment.task)
             say_overhead(experiment.task, next(iter(recipes.values())), batch_size, watch, terminal)
 
 
-def _recipes(experiment: Experiment) -> dict[str, Transform]:
-    config = experiment.config
-    if isinstance(config, RaceConfig):
-        return {label: recipe() for label, recipe in config.recipes.items()}
-    return {config.optimizer["name"]: config.recipe()}
+def _recipes(experiment: Experiment, source: str) -> dict[str, Transform]:
+    """The optimizers by label, each of which fits the task."""
+    config, task = experiment.config, experiment.task
+    race = isinstance(config, RaceConfig)
+    recipes = config.recipes if race else {config.optimizer["name"]: config.recipe}
+    _, batch_size, _ = config.train.plan(task)
+    for label, recipe in recipes.items():
+        section = f"race.{label}" if race else "optimizer"
+        size = {"batch_size": batch_size, "accumulate": config.train.accumulate}
+        rehearse(recipe, task, source, optimizer=section, **size)
+    return {label: recipe() for label, recipe in recipes.items()}
+
+
+def _train(
+    experiment: Experiment, recipes: Mapping[str, Transform], landscape: Landscape | None, terminal: Terminal
+) -> dict[str, History]:
+    """The runs by label, up to where Ctrl-C ends them."""
+    histories = {}
+    with control_c() as pressed:
+        for label in recipes:
+            histories[label] = _fit(experiment, recipes, label, landscape, terminal, pressed)
+            if pressed():
+                break
+    return histories
+
+
+def _tell_interruption(recipes: Mapping[str, Transform], histories: Mapping[str, History], folder: Path) -> None:
+    cut = [label for label in recipes if label not in histories or histories[label].reason == INTERRUPTED]
+    if cut:
+        what = f"{', '.join(cut)} of this race" if len(recipes) > 1 else "this run"
+        message = f"interrupted: {folder} holds what was done; {what} did not come to the end"
+        raise KeyboardInterrupt(message)
 
 
 def _fit(
@@ -80,6 +112,7 @@ def _fit(
     label: str,
     landscape: Landscape | None,
     terminal: Terminal,
+    interrupted: Callable[[], bool],
 ) -> History:
     task, train = experiment.task, experiment.config.train
     steps, _, _ = train.plan(task)
@@ -87,7 +120,7 @@ def _fit(
     metric = "valid_loss" if task.valid is not None else "eval_loss"  # as a sweep calls it
     with terminal.progress(label, steps) as show:
 
-        def tell(now: Progress) -> None:
+        def tell(now: Progress) -> str | None:
             nonlocal best
             best = float(np.fmin(best, now.metrics["loss"]))
             compiling = compile_seconds() - compiled
@@ -100,6 +133,7 @@ def _fit(
             metrics = ", ".join(f"{name} {short(value)}" for name, value in now.metrics.items())
             spent = f"{duration(running)} + {duration(compiling)} compiling"
             show(now.step, f"{metrics}, {spent}", standing._asdict())
+            return INTERRUPTED if interrupted() and now.step < now.steps else None
 
         return fit(
             task,
@@ -158,24 +192,23 @@ def evaluated_at(run: History, steps: np.ndarray) -> np.ndarray:
     return np.where((run.reason == "diverged") & (steps >= run.eval_step[-1]), np.nan, losses)
 
 
-def _resolved(
-    experiment: Experiment, recipes: Mapping[str, Transform], histories: Mapping[str, History]
-) -> dict[str, Any]:
+def _resolved(experiment: Experiment, recipes: Mapping[str, Transform]) -> dict[str, Any]:
+    """What is known before the training."""
     task = experiment.task
-    numbers = {label: hyperparams(tx) for label, tx in recipes.items()}
     runs = {
         label: {
-            "optimizer": describe(recipes[label]).splitlines(),
-            "hyperparameters": {name: np.asarray(value).tolist() for name, value in numbers[label].items()},
-            "steps": run.steps,
-            "ended": run.reason,
-            "seconds": run.seconds,
-            "final": run.final,
+            "optimizer": describe(tx).splitlines(),
+            "hyperparameters": {name: np.asarray(value).tolist() for name, value in hyperparams(tx).items()},
         }
-        for label, run in histories.items()
+        for label, tx in recipes.items()
     }
     facts = {"name": task.name, "parameters": task.num_params, "examples": task.num_examples, **dict(task.facts)}
     return {"task": facts, "runs": runs, "device": jax.devices()[0].device_kind, **provenance()}
+
+
+def _with_outcomes(resolved: dict[str, Any], histories: Mapping[str, History]) -> dict[str, Any]:
+    outcome = lambda run: {"steps": run.steps, "ended": run.reason, "seconds": run.seconds, "final": run.final}
+    return resolved | {"runs": {label: resolved["runs"][label] | outcome(run) for label, run in histories.items()}}
 
 
 def _report(experiment: Experiment, histories: Mapping[str, History], folder: Path, terminal: Terminal) -> None:

@@ -13,6 +13,7 @@ from gradlab.cli.monitoring import say_overhead
 from gradlab.cli.outputs import write_text
 from gradlab.cli.pictures import draw_sweep
 from gradlab.cli.programs import keep_programs
+from gradlab.cli.rehearsal import rehearse_sweep
 from gradlab.cli.terminal import Terminal, duration, headings, short
 from gradlab.config import ConfigError, ContestConfig, Experiment, Problem, SweepConfig, load
 from gradlab.sweeps.engine.chunks import run_here
@@ -48,6 +49,7 @@ def sweep_config(
             other = "contest" if isinstance(experiment.config, ContestConfig) else "run"
             message = f"missing section, which says what varies; for what this config says: gradlab {other} {path}"
             raise ConfigError([Problem(str(path), "sweep", message)])
+        rehearse_sweep(experiment.setup, str(path))
         if dry_run:
             show_sweep(experiment.setup, terminal)
             return

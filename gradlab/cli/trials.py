@@ -25,7 +25,7 @@ def rerun_trial(folder: Path, uid: str, terminal: Terminal) -> None:
     try:
         recorded = SweepResult.load(folder)
     except FileNotFoundError as error:
-        raise ConfigError([Problem(str(folder), "", str(error))]) from None
+        raise ConfigError([Problem(str(folder), "", str(error).removeprefix(f"{folder} "))]) from None
     trial = _trial_of(recorded, uid, folder)
     if recorded.lineage:
         message = "a population's trials take over each other's states, so that none of them can run alone"

@@ -9,17 +9,18 @@
     tuning: {trials: 7, seeds: 1, fresh_seeds: 5, reference: AdamW}
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from gradlab.config.errors import error_at, errors_together
-from gradlab.config.recipe import Recipe
+from gradlab.config.recipe import STAGES, Recipe
 from gradlab.config.scalars import Count, Text
-from gradlab.config.schema import Config, OptimizerPart, SpaceOf, TransformPart, WrapperPart
+from gradlab.config.schema import Config, OptimizerPart, SpaceOf, TransformPart, WrapperPart, space_errors
 from gradlab.config.sections import Section, SweepTrain, sampler_names
 from gradlab.core.check import suggestion
-from gradlab.sweeps.contest import Entrant
+from gradlab.sweeps.contest import Entrant, require_one_budget
 from gradlab.sweeps.engine.setup import Setup
 from gradlab.tasks.task import Task
 
@@ -33,10 +34,14 @@ class EntrantSection(Section):
     after: list[TransformPart] = []
     around: list[WrapperPart] = []
 
-    def recipe(self, whole: "ContestConfig") -> Recipe:
-        """The factory of the optimizers."""
-        stages = ([*whole.before, *self.before], [*self.after, *whole.after], [*self.around, *whole.around])
-        return Recipe(self.optimizer, *stages)
+    def stages(self, whole: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a `Recipe`, with the stages of the whole contest."""
+        return {
+            "optimizer": self.optimizer,
+            "before": [*whole["before"], *self.before],
+            "after": [*self.after, *whole["after"]],
+            "around": [*self.around, *whole["around"]],
+        }
 
 
 class Tuning(Section):
@@ -66,12 +71,25 @@ class ContestConfig(Config):
         """The tuning of each optimizer before it runs."""
         budget = self.tuning.model_dump(include={"trials", "seeds", "sampler", "chunk"}) | self.train.model_dump()
         return {
-            label: trials.checked_setup(["contest", label, "space"], task, budget)
+            label: trials.checked_setup(["contest", label, "space"], ["tuning"], task, budget)
             for label, trials in self._trials().items()
         }
 
     def _trials(self) -> dict[str, SpaceOf]:
-        return {label: SpaceOf(one.recipe(self), one.space, self.task) for label, one in self.contest.items()}
+        recipes = {label: Recipe(**one.stages(self.__dict__)) for label, one in self.contest.items()}
+        return {label: SpaceOf(recipes[label], one.space, self.task) for label, one in self.contest.items()}
+
+    @field_validator("contest")
+    @classmethod
+    def _spaces_fit(cls, value: dict[str, EntrantSection], info: ValidationInfo) -> dict[str, EntrantSection]:
+        sound = all(name in info.data for name in STAGES)
+        errors = []
+        for label, one in value.items():
+            own = one.stages(info.data) if sound else {}
+            errors += space_errors([label, "space"], one.space, info, own)
+        if errors:
+            raise errors_together(errors)
+        return value
 
     @model_validator(mode="after")
     def _all_fit(self, info: ValidationInfo) -> "ContestConfig":
@@ -79,5 +97,9 @@ class ContestConfig(Config):
         if reference is not None and reference not in self.contest:
             message = f"the contest has no {reference!r}{suggestion(reference, self.contest)}"
             raise errors_together([error_at(["tuning", "reference"], message)])
-        info.context["setup"] = self.setups(info.context["task"])
+        info.context["setup"] = setups = self.setups(info.context["task"])
+        try:
+            require_one_budget(setups)
+        except ValueError as error:
+            raise errors_together([error_at(["tuning", "sampler"], str(error))]) from None
         return self

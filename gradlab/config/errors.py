@@ -54,6 +54,11 @@ def errors_together(errors: Iterable[InitErrorDetails]) -> ValidationError:
     return ValidationError.from_exception_data("config", list(errors))
 
 
+def details_of(error: ValidationError) -> list[InitErrorDetails]:
+    """The errors of an exception whose messages are final, for `errors_together` with others."""
+    return [error_at(item["loc"], item["msg"], item["input"]) for item in error.errors(include_url=False)]
+
+
 def worded(error: ValidationError, owner: str, known: Iterable[str]) -> ValidationError:
     """The same errors in gradlab's words.
 

@@ -52,6 +52,20 @@ class Recipe:
                 names += _names(f"{where}.{label}", kind, part)
         return names
 
+    def parts(self) -> dict[str, tuple[Kind, Part]]:
+        """The parts by the names of their places, schedules included.
+
+        >>> rate = {'schedule': 'inverse_time_schedule', 'init_value': 1.0, 'rate': 0.5}
+        >>> list(Recipe({'name': 'sgd', 'learning_rate': rate}, after=[{'name': 'ema', 'decay': 0.9}]).parts())
+        ['optimizer', 'optimizer.learning_rate', 'after.ema']
+        """
+        parts = dict(_parts("optimizer", OPTIMIZER, self.optimizer))
+        for where, kind in STAGES.items():
+            stages = getattr(self, where)
+            for label, part in zip(stage_labels(stages), stages, strict=True):
+                parts |= _parts(f"{where}.{label}", kind, part)
+        return parts
+
     def name_of(self, path: str) -> str:
         """The name of a place; stages are counted from zero or called by their name.
 
@@ -85,6 +99,13 @@ def _names(prefix: str, kind: Kind, part: Part) -> Iterator[str]:
         elif isinstance(value, Mapping):
             yield from (f"{prefix}.{argument}.{key}" for key in value)
         yield f"{prefix}.{argument}"
+
+
+def _parts(prefix: str, kind: Kind, part: Part) -> Iterator[tuple[str, tuple[Kind, Part]]]:
+    yield prefix, (kind, part)
+    for argument, value in part.items():
+        if isinstance(value, Mapping) and SCHEDULE.tag in value:
+            yield from _parts(f"{prefix}.{argument}", SCHEDULE, value)
 
 
 def _with_value(node: Any, path: Sequence[str], value: Any) -> Any:

@@ -16,22 +16,23 @@ handed on in the context of the validation, under ``'task'``.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from gradlab.config import parts
-from gradlab.config.errors import error_at, errors_together
+from gradlab.config.errors import details_of, error_at, errors_together
 from gradlab.config.monitor import MonitorPart
 from gradlab.config.recipe import Recipe
 from gradlab.config.scalars import Text, Whole
 from gradlab.config.sections import Section, Sweep, SweepTrain, Train, name_among
-from gradlab.core.check import suggestion
+from gradlab.config.space_checks import space_misfits
+from gradlab.sweeps.engine.arguments import OptionError
 from gradlab.sweeps.engine.prepare import prepare
 from gradlab.sweeps.engine.setup import TASK, Setup
 from gradlab.sweeps.outcomes.writers import WRITERS
-from gradlab.sweeps.spaces.space import Space, dimension_from
+from gradlab.sweeps.spaces.space import Space
 from gradlab.tasks.task import Task
 from gradlab.training.watch import OFF, Watch
 
@@ -99,7 +100,7 @@ class RunConfig(Monitored):
 
     optimizer: OptimizerPart
     train: Train
-    seed: Whole = 0
+    seed: Whole = Field(0, ge=0, lt=2**32)
 
     @property
     def recipe(self) -> Recipe:
@@ -112,7 +113,7 @@ class RaceConfig(Monitored):
 
     race: dict[Text, OptimizerPart] = Field(min_length=1)
     train: Train
-    seed: Whole = 0
+    seed: Whole = Field(0, ge=0, lt=2**32)
 
     @property
     def recipes(self) -> dict[str, Recipe]:
@@ -132,14 +133,26 @@ class SpaceOf(NamedTuple):
         """The space, stages called by their names."""
         return {self.recipe.name_of(path): dimension for path, dimension in self.space.items()}
 
-    def checked_setup(self, place: list[str], task: Task, options: dict[str, Any]) -> Setup:
-        """The sweep before it runs; its errors lie at ``place``, where the space stands in the config."""
-        errors = [error_at([*place, path], message) for path, message in self._misfits(task)]
-        if errors:
-            raise errors_together(errors)
+    def checked_setup(self, place: list[str], section: list[str], task: Task, options: dict[str, Any]) -> Setup:
+        """The sweep before it runs.
+
+        Args:
+          place: where the space stands in the config; the errors of trials lie there.
+          section: where its sampler stands; the errors of samplers and schedulers lie there.
+          task: made of the part of the config.
+          options: as for `prepare`.
+        """
+        try:
+            space = Space(self.named)
+        except (TypeError, ValueError) as error:
+            raise errors_together([error_at(place, str(error))]) from None
         make_task = functools.partial(_make_task, self.task)
         try:
-            return prepare(make_task if self._remakes(task) else task, self.recipe, Space(self.named), **options)
+            return prepare(make_task if self._remakes(task) else task, self.recipe, space, **options)
+        except OptionError as error:
+            found = parts.located(error, options)
+            message = found["type"].message()
+            raise errors_together([error_at([*section, *(found["loc"] or [error.option])], message)]) from None
         except (TypeError, ValueError) as error:
             raise errors_together([self._refused(error, place)]) from None
 
@@ -148,23 +161,10 @@ class SpaceOf(NamedTuple):
         own = [path.removeprefix(TASK) for path in self.space if path.startswith(TASK)]
         return any(name not in task.hyperparams() for name in own)
 
-    def _misfits(self, task: Task) -> Iterator[tuple[str, str]]:
-        arguments = parts.arguments_of(parts.TASK.registry[self.task[parts.TASK.tag]])
-        known = [
-            *self.recipe.names(),
-            *(f"{TASK}{name}" for name in {**task.hyperparams(), **dict.fromkeys(arguments)}),
-        ]
-        for path, dimension in self.space.items():
-            if self.recipe.name_of(path) not in known:
-                yield path, f"the config has no number of this name{suggestion(path, known)}"
-            try:
-                dimension_from(dimension)
-            except (TypeError, ValueError) as error:
-                yield path, str(error)
-
     def _refused(self, error: Exception, place: list[str]) -> Any:
         """The error of a factory that a trial called, at the dimension that the value came from."""
-        names = {path.rpartition(".")[2]: path for path in self.space}
+        last = [path.rpartition(".")[2] for path in self.space]
+        names = {name: path for name, path in zip(last, self.space, strict=True) if last.count(name) == 1}
         found = parts.located(error, names)
         (*own,) = (names[name] for name in found["loc"])
         return error_at([*place, *own], f"a trial is refused: {found['type'].message()}")
@@ -172,6 +172,23 @@ class SpaceOf(NamedTuple):
 
 def _make_task(part: dict[str, Any], **structure: Any) -> Task:
     return parts.make_part(parts.TASK, {**part, **structure})
+
+
+def space_errors(place: list[str], space: Mapping[str, Any], info: ValidationInfo, own: Mapping[str, Any]) -> list[Any]:
+    """What is wrong with a space, beside the parts of the config that are sound.
+
+    Args:
+      place: where the space stands in its section.
+      space: path -> dimension, as the config has it; what is no path is told elsewhere.
+      info: of the whole config.
+      own: the optimizer and its stages, those that are sound.
+    """
+    stages = ("optimizer", "before", "after", "around")
+    recipe = Recipe(*(own[name] for name in stages)) if all(name in own for name in stages) else None
+    paths = {path: spec for path, spec in space.items() if isinstance(path, str)}
+    task = info.context["task"]
+    found = space_misfits(paths, recipe, task, info.data.get("task"))
+    return [error_at([*place, path], message) for path, message in found]
 
 
 class SweepConfig(Monitored):
@@ -194,9 +211,22 @@ class SweepConfig(Monitored):
         """What the sweep draws from."""
         return SpaceOf(self.recipe, self.sweep.space, self.task)
 
+    @field_validator("sweep", mode="wrap")
+    @classmethod
+    def _with_errors_of_the_space(cls, value: Any, read: Any, info: ValidationInfo) -> Sweep:
+        space = value.get("space") if isinstance(value, Mapping) else None
+        errors = space_errors(["space"], space, info, info.data) if isinstance(space, Mapping) else []
+        try:
+            section = read(value)
+        except ValidationError as error:
+            raise errors_together([*details_of(error), *errors]) from None
+        if errors:
+            raise errors_together(errors)
+        return section
+
     @model_validator(mode="after")
-    def _space_fits(self, info: ValidationInfo) -> "SweepConfig":
-        place, task = ["sweep", "space"], info.context["task"]
+    def _all_fits(self, info: ValidationInfo) -> "SweepConfig":
+        task = info.context["task"]
         options = self.sweep.model_dump(exclude={"space"}) | self.train.model_dump() | self.monitoring(task)
-        info.context["setup"] = self.trials.checked_setup(place, task, options)
+        info.context["setup"] = self.trials.checked_setup(["sweep", "space"], ["sweep"], task, options)
         return self

@@ -165,7 +165,7 @@ def matrices_of(x: Any, layout: Any, path: str, block_size: int | None = None) -
     6
     """
     axes = _axes_of(layout, jnp.ndim(x), path)
-    if not jnp.size(x):
+    if 0 in jnp.shape(x):
         raise ValueError(f"parameter '{path}' of shape {jnp.shape(x)} has no entries: leave it to another optimizer")
     parts = []
     for side, name, asked in zip(axes[1:], ("input", "output"), (*layout, 1, 1)[2:4], strict=True):

@@ -50,7 +50,7 @@ def _matrix_axes(choice: Any, tree: Tree) -> Tree:
 
 
 def _axes_of_leaf(path: tuple, p: Any, spec: GaLoreDimensionNumbers | None) -> Axes | None:
-    if spec is None or not jnp.size(p):
+    if spec is None or 0 in jnp.shape(p):
         return None
     ndim = jnp.ndim(p)
     rows, columns = ((axes,) if isinstance(axes, int) else tuple(axes) for axes in spec)

@@ -181,7 +181,7 @@ class _MuonOrAdam:
         return f"muon for {self.layout.value!r}"
 
     def __call__(self, params: Any) -> Any:
-        label = lambda is_matrix, p: "muon" if is_matrix and jnp.size(p) else "adam"
+        label = lambda is_matrix, p: "muon" if is_matrix and 0 not in jnp.shape(p) else "adam"
         if self.layout.value is None:
             return jax.tree.map(lambda p: label(jnp.ndim(p) == 2, p), params)
         layouts = spread_layout(self.layout.value, params)

@@ -73,7 +73,7 @@ class Layers:
     def _layer(self, path: tuple, layout: Any, p: Any, first: str | None) -> Layer | None:
         if p is None:
             return None
-        if not jnp.size(p):
+        if 0 in jnp.shape(p):
             return Layer("bias", "sign")
         name = trees.path_name(path)
         module, _, last = name.removesuffix("/value").rpartition("/")

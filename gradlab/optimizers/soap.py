@@ -220,8 +220,9 @@ def soap(
     The recurrence heads this module; ``eps`` is added before the bias correction, as in the authors' code, which
     decays the new parameters where this decays the old.  The first step of the matrices is their decay.  On a matrix
     that is not square, the bases of directions that no gradient has reached are arbitrary, and runs on two machines can
-    differ by what Adam makes of rounding there.  On the CPU set the environment variable ``OPENBLAS_NUM_THREADS=1`` before
-    JAX is imported, as the command line does: the threads of the decompositions and those of XLA fight for the cores.
+    differ by what Adam makes of rounding there.  On the CPU set the environment variable ``OPENBLAS_NUM_THREADS=1``
+    before JAX is imported, as the command line does: the threads of the decompositions and those of XLA fight for the
+    cores.
 
     Args:
       learning_rate: a number or a schedule; about 0.003.

@@ -93,9 +93,12 @@ def history(run: Any, *, ax: Axes | None = None) -> Axes:
     loss = np.asarray(run.loss, np.float64)
     losses = {name: values for name, values in run.metrics.items() if name.endswith("loss")}
     others = {name: values for name, values in run.metrics.items() if name not in losses}
-    ax.plot(np.arange(len(loss)), loss, color=CONTEXT, lw=0.6, label="training loss, each step")
     center, smooth = _averaged(loss)
-    ax.plot(center, smooth, color=PALETTE[0], lw=1.6, label="training loss, averaged")
+    averaged = len(smooth) < len(loss)
+    thin, thick = {"color": CONTEXT, "lw": 0.6}, {"color": PALETTE[0], "lw": 1.6}
+    ax.plot(np.arange(len(loss)), loss, label="training loss, each step", **(thin if averaged else thick))
+    if averaged:
+        ax.plot(center, smooth, label="training loss, averaged", **thick)
     color = iter(PALETTE[1:] * (1 + len(run.metrics)))
     for name, values in losses.items():
         label = "evaluated loss" if name == "loss" else readable(name)

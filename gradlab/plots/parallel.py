@@ -7,7 +7,6 @@ from matplotlib.lines import Line2D
 
 from gradlab.plots.scales import Scale, ceiling_of, outcomes_of, scale_of
 from gradlab.plots.style import COLORMAP, CONTEXT, DIVERGED, axes_or_new, readable, short, spans_decades
-from gradlab.plots.ticks import logarithmic
 from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.sweeps.outcomes.table import mode_of
 
@@ -72,8 +71,7 @@ def _add_axis(ax: Axes, place: int, scale: Scale) -> np.ndarray:
         low, high = low - 0.5, high + 0.5
     own = ax.twinx()
     own.set_ylim(*((10.0**low, 10.0**high) if scale.log else (low, high)))
-    if scale.log:
-        logarithmic(own, "y")
+    scale.scale_axis(own, "y")
     if scale.ticks:
         own.set_yticks(range(len(scale.ticks)), scale.ticks)
     own.spines[["left", "top", "bottom"]].set_visible(False)

@@ -8,7 +8,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 
 from gradlab.plots.style import CONTEXT, DIVERGED, readable, short, spans_decades
-from gradlab.plots.ticks import LEAST, logarithmic, round_labels
+from gradlab.plots.ticks import LEAST, label_values, logarithmic, round_labels
 from gradlab.sweeps.outcomes.results import SweepResult
 from gradlab.sweeps.search import STOPPED
 from gradlab.sweeps.spaces.dimensions import Choice, Fixed, Integer, Log, OneMinus
@@ -18,6 +18,7 @@ CROSS = {"ls": "none", "marker": "x", "ms": 6, "color": DIVERGED, "alpha": 0.8} 
 HOLLOW = {"ls": "none", "marker": "o", "ms": 4.5, "mfc": "none", "mec": CONTEXT, "mew": 1.0}  # one that was stopped
 
 
+LEAST_GAP = 0.12  # of an axis, between two labels
 ROOM_ABOVE = 10.0  # final losses are shown up to so many times the one before training
 
 
@@ -43,6 +44,7 @@ class Scale(NamedTuple):
     label: str
     log: bool = False
     ticks: tuple[str, ...] = ()  # the categories at 0, 1, ..., if the values are no numbers
+    listed: tuple[float, ...] = ()  # the numbers of a choice, if all can be labelled
 
     def positions(self) -> np.ndarray:
         """(trials,), in proportion to the distances on paper."""
@@ -54,11 +56,17 @@ class Scale(NamedTuple):
 
     def label_axis(self, ax: Axes, which: str) -> None:
         ax.set(**{f"{which}label": self.label})
-        if self.log:
-            logarithmic(ax, which)
+        self.scale_axis(ax, which)
         if self.ticks:
             ax.set(**{f"{which}lim": (-0.5, len(self.ticks) - 0.5)})
             ax.set(**{f"{which}ticks": range(len(self.ticks)), f"{which}ticklabels": self.ticks})
+
+    def scale_axis(self, ax: Axes, which: str) -> None:
+        """Spaces and labels an axis of numbers."""
+        if self.log:
+            logarithmic(ax, which)
+        if self.listed:
+            label_values(getattr(ax, f"{which}axis"), self.listed)
 
 
 def scale_of(result: SweepResult, name: str) -> Scale:
@@ -72,8 +80,11 @@ def scale_of(result: SweepResult, name: str) -> Scale:
     numbers = np.array(values, np.float64)
     if isinstance(dimension, OneMinus) and isinstance(dimension.inner, Log):
         return Scale(1.0 - numbers, f"1 - {readable(name)}", log=True)
+    if isinstance(dimension, Choice):
+        log = _is_geometric(dimension)
+        return Scale(numbers, readable(name), log=log, listed=_labelled(dimension, log))
     log = isinstance(dimension, Log) or isinstance(dimension, Integer) and dimension.log
-    return Scale(numbers, readable(name), log=log or isinstance(dimension, Choice) and _is_geometric(dimension))
+    return Scale(numbers, readable(name), log=log)
 
 
 def _is_geometric(dimension: Choice) -> bool:
@@ -83,6 +94,14 @@ def _is_geometric(dimension: Choice) -> bool:
         return False
     ratios, differences = np.diff(np.log(ordered)), np.diff(ordered / ordered[-1])
     return bool(ratios.std() / ratios.mean() < differences.std() / differences.mean())
+
+
+def _labelled(dimension: Choice, log: bool) -> tuple[float, ...]:
+    """The values in order, or none if some of them are too close to each other for labels."""
+    ordered = np.sort(np.array(dimension.values, np.float64))
+    places = np.log(ordered) if log else ordered
+    gaps = np.diff(places) / (np.ptp(places) or 1.0)
+    return tuple(ordered.tolist()) if (gaps >= LEAST_GAP).all() else ()
 
 
 def before_training(result: SweepResult, metric: str, mode: str) -> float:

@@ -1,11 +1,12 @@
 """Logarithmic axes whose labels are few enough for a narrow panel and enough to read a value off."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 LEAST = {"x": 2, "y": 3}  # labels in view; beside each other they take more room than above each other
 
@@ -70,3 +71,10 @@ def round_labels(axis: Axis, least: int) -> None:
     axis.set_major_locator(RoundLocator(least))
     axis.set_major_formatter(FuncFormatter(lambda value, _: round_label(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def label_values(axis: Axis, values: Sequence[float]) -> None:
+    """Labels an axis at these values and nowhere else."""
+    axis.set_major_locator(FixedLocator(values))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: round_label(value)))
+    axis.set_minor_locator(NullLocator())

@@ -65,7 +65,7 @@ def contest(
       task: what to minimise.
       entrants: label -> optimizer and space.
       reference: the label whose final values are the targets; the first if None.
-      trials: of each sweep.
+      trials: of each sweep; for the grid, values of every range (see `gradlab.sweep`).
       seeds: of each sweep, counted from zero.
       fresh_seeds: of the comparison, counted on from those.
       sampler: as for `gradlab.sweep`.
@@ -76,7 +76,8 @@ def contest(
       **options: ``steps``, ``epochs``, ``batch_size`` and so on, as for `gradlab.sweep`.
 
     Raises:
-      ValueError: no entrant, an unknown reference, a number of seeds below one, or what `gradlab.sweep` refuses.
+      ValueError: no entrant, an unknown reference, a number of seeds below one, grids of different numbers of trials,
+        or what `gradlab.sweep` refuses.
       FileExistsError: ``out`` holds files and ``overwrite`` is false.
 
     >>> import gradlab
@@ -95,19 +96,23 @@ def contest(
     in_range("seeds", seeds, 1)
     _require_own_folders(entrants)
     in_range("fresh_seeds", fresh_seeds, 1)
+    setup_of = lambda label, trials, seeds, sampler: prepare(
+        task, *entrants[label], trials=trials, seeds=seeds, sampler=sampler, **options
+    )
+    tunings = {label: setup_of(label, trials, seeds, sampler) for label in entrants}
+    require_one_budget(tunings)
     folder = None if out is None else _open_folder(Path(out), overwrite)
+
+    def run(label, what, setup):
+        tell = None if progress is None else functools.partial(progress, f"{label}, {what}")
+        return _run_or_read(setup, folder and folder / slug(label) / what, tell)
+
     tuned, fresh = {}, {}
-    for label, (make, space) in entrants.items():
-
-        def run(what, trials, seeds, sampler, label=label, make=make, space=space):
-            setup = prepare(task, make, space, trials=trials, seeds=seeds, sampler=sampler, **options)
-            tell = None if progress is None else functools.partial(progress, f"{label}, {what}")
-            return _run_or_read(setup, folder and folder / slug(label) / what, tell)
-
-        tuned[label] = run("tuning", trials, seeds, sampler)
+    for label in entrants:
+        tuned[label] = run(label, "tuning", tunings[label])
         best = tuned[label].best()["uid"].iloc[0]
         (trial,) = [trial for trial in tuned[label].trials if trial.uid == best]
-        fresh[label] = run("fresh seeds", [trial], range(seeds, seeds + fresh_seeds), "grid")
+        fresh[label] = run(label, "fresh seeds", setup_of(label, [trial], range(seeds, seeds + fresh_seeds), "grid"))
     result = ContestResult(reference, tuned, fresh)
     if folder is not None:
         write_atomically(folder / "contest.csv", lambda file: result.table.to_csv(file, index=False))
@@ -136,13 +141,24 @@ def _run_or_read(setup: Setup, place: Path | None, tell: Callable[[SweepProgress
     if result.facts["identity"] != setup.digest():
         raise ValueError(
             f"{place} holds the sweep of another contest: its data, space or plan differ; run that to its end as it "
-            "was, begin anew with --overwrite, or choose another folder with --out"
+            "was, begin anew (`overwrite`, --overwrite), or choose another folder (`out`, --out)"
         )
     if tell is not None:
         total, metric = setup.lane_steps, result.main_metric
         best = float(result.best()["mean"].iloc[0])
         tell(SweepProgress(total, total, 0, len(result.methods), 0.0, 0.0, 0.0, best, metric))
     return result
+
+
+def require_one_budget(tunings: Mapping[str, Setup]) -> None:
+    """Raises if grids give the entrants different numbers of trials; a sampler draws as many for each as there are."""
+    counts = {label: setup.drawing.count for label, setup in tunings.items() if setup.drawing.sampler == "grid"}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{label!r} {count}" for label, count in counts.items())
+        raise ValueError(
+            f"sampler 'grid' gives the entrants different numbers of trials, {listed}, since `trials` is the number of "
+            "values of every range; take another sampler, such as 'sobol', or spaces that give one number"
+        )
 
 
 def _require_own_folders(entrants: Mapping[str, Entrant]) -> None:
@@ -202,11 +218,11 @@ class ContestResult:
     def table(self) -> "pandas.DataFrame":
         """One row for each optimizer.
 
-        Columns: optimizer; the tuned hyperparameters by name; the final value's ``mean`` and ``std`` over the fresh
-        seeds, its mean ``difference`` from the reference's with the same seed and the standard ``error`` of that, and
-        how many runs ``diverged``; how many runs ``reached`` their target, and the ``steps`` and ``seconds``
-        it took these, with the standard deviation of the steps; ``step_cost``, seconds of a step in multiples of the
-        reference's.
+        Columns: optimizer; the tuned hyperparameters by name, or by its last part if each optimizer has one; the final
+        value's ``mean`` and ``std`` over the fresh seeds, its mean ``difference`` from the reference's with the same
+        seed and the standard ``error`` of that, and how many runs ``diverged``; how many runs ``reached`` their target,
+        and the ``steps`` and ``seconds`` it took these, with the standard deviation of the steps; ``step_cost``,
+        seconds of a step in multiples of the reference's.
         """
         import pandas
 
@@ -214,12 +230,13 @@ class ContestResult:
 
     def _row(self, label: str) -> dict[str, Any]:
         (summary,) = self.fresh[label].summary(self.metric).to_dict("records")
-        chosen = {name: summary[name] for name in self.fresh[label].space}
+        alone = all(len(result.space) == 1 for result in self.fresh.values())
+        chosen = {name.rpartition(".")[2] if alone else name: summary[name] for name in self.fresh[label].space}
         steps, seconds = self.steps(label), self.seconds_per_step(label)
         reached, apart = steps[np.isfinite(steps)], self.difference(label)
         return {
             "optimizer": label,
-            **{name.rpartition(".")[2] if len(chosen) == 1 else name: value for name, value in chosen.items()},
+            **chosen,
             "mean": summary["mean"],
             "std": summary["std"],
             "difference": apart.mean(),

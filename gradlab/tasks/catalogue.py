@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gradlab.core import check
 from gradlab.tasks import curves, data, surfaces
 from gradlab.tasks.surface import Surface, surface_task
 from gradlab.tasks.task import Task
@@ -84,6 +85,7 @@ def digits_cnn(
     """
     from gradlab.tasks.networks import SmallCNN
 
+    check.in_range("features", features, 1)
     model = SmallCNN(10, tuple(features))
     options = {"label_smoothing": label_smoothing, "l2": l2, "init_scale": init_scale}
     return _supervised("digits_cnn", model, data.digits(images=True, seed=seed), "cross_entropy", options)
@@ -164,6 +166,8 @@ def chars(
     from gradlab.tasks.language import language_task
     from gradlab.tasks.networks import CharTransformer
 
+    for size, value in {"context": context, "width": width, "heads": heads}.items():
+        check.in_range(size, value, 1)
     text = data.stdlib_text(max_characters)
     vocabulary = len(data.VOCABULARY) + 1
     return language_task(
@@ -182,6 +186,7 @@ def chars(
 def _mlp(hidden: Sequence[int], outputs: int, activation: str) -> Any:
     from gradlab.tasks.networks import MLP
 
+    check.in_range("hidden", hidden, 1)
     return MLP((*hidden, outputs), activation)
 
 

@@ -43,7 +43,7 @@ class History:
     trajectory: np.ndarray | None  # (steps, parameters) before each step, as `loss`, if asked for; `params` ends it
     params: Any  # the weights to evaluate at
     run: Run  # the whole final state
-    reason: str  # 'steps', 'diverged', or the rule that stopped the run
+    reason: str  # 'steps', 'diverged', the rule that stopped the run, or what ``progress`` said
     seconds: float  # compiling included
     instrument_step: np.ndarray  # (looks,) steps at which the instruments looked
     instruments: dict[str, np.ndarray]  # '<instrument>/<name>' -> (looks,)
@@ -75,7 +75,7 @@ def fit(
     trajectory: bool = False,
     instruments: Any = (),
     monitor_every: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], str | None] | None = None,
 ) -> History:
     """Trains ``task`` with ``tx`` and returns the history.
 
@@ -99,7 +99,7 @@ def fit(
       instruments: what to measure on the way: ``'light'``, ``'normal'``, ``'full'``, or a list of names, of instruments
         and of functions of a `Sight`; see `gradlab.training.instruments`.  The run does not change.
       monitor_every: steps between two measurements; by default ``eval_every``.
-      progress: called with a `Progress` after every segment.
+      progress: called with a `Progress` after every segment; a string that it returns ends the run, as its reason.
 
     Raises:
       ValueError: neither or both of steps and epochs, a batch larger than the data set, a task without parameters,
@@ -112,6 +112,11 @@ def fit(
     (100, 'steps', True)
     """
     began = time.perf_counter()
+    if not isinstance(task, Task):
+        raise TypeError(
+            f"`task` must be a Task, got {type(task).__name__}: {task!r}; make one, as gradlab.tasks.make_task and "
+            "gradlab.tasks.TASKS['digits_mlp'] do"
+        )
     tx = from_optax(tx)
     batch_size, sampling = check_batches(task.train, batch_size, sampling, accumulate)
     steps = resolve_steps(steps, epochs, num_examples(task.train), batch_size)
@@ -205,7 +210,9 @@ class _Record:
             seconds = time.perf_counter() - self.began
             latest = {name: values[-1] for name, values in self.metrics.items()}
             remaining = seconds * (self.steps - done) / done
-            self.progress(Progress(done, self.steps, float(self.losses[-1][-1]), latest, seconds, remaining))
+            answer = self.progress(Progress(done, self.steps, float(self.losses[-1][-1]), latest, seconds, remaining))
+            if isinstance(answer, str):
+                self.reason = self.reason or answer
 
     def add(self, run: Run, losses: jax.Array, path: jax.Array | None, done: int, rules: tuple) -> int:
         """Keeps the segment's curves up to the step at which the run ended; returns the steps done."""

@@ -48,6 +48,7 @@ Tree = Any
 
 LAYOUTS = {"zero": zero_layout, "fsdp": fsdp_layout}
 MOST_SHARDS = 1024
+MOST_TOKENS = 1e15
 NEWTON_SCHULZ = 5  # iterations
 ORTHOGONAL = {"orthogonalize", "scale_by_lmo", "scale_by_muon"}  # stages that run them on every matrix
 WHOLE = ORTHOGONAL | {  # stages that need each matrix whole
@@ -115,7 +116,7 @@ def plan(
 
     Args:
       tx: the optimizer; the state is the one that its ``init`` would make.
-      parameters: of the model.
+      parameters: of the model, 1e8 to 1e15.
       devices: of all stages, tensor groups and shards.
       layout: ``'fsdp'`` or ``'zero'``.
       tensor: devices over which each matrix of the model is split.
@@ -127,7 +128,8 @@ def plan(
       dtype: of parameters and gradients.
 
     Raises:
-      ValueError: an unknown layout, numbers below one, more stages than blocks, numbers that do not divide the devices.
+      ValueError: an unknown layout, numbers below one or beyond 1e15, more stages than blocks, numbers that do not
+        divide the devices.
 
     >>> import gradlab
     >>> planned = plan(gradlab.adamw(1e-3), 7e9, 64)
@@ -138,7 +140,7 @@ def plan(
     [0.22, 0.95, 4.63]
     """
     check.one_of("layout", layout, LAYOUTS)
-    check.in_range("tokens", tokens, 1)
+    check.in_range("tokens", tokens, 1, MOST_TOKENS)
     check.in_range("micro_batches", micro_batches, 1)
     grid = _grid(devices, pipeline, tensor, shards)
     tx = from_optax(tx)

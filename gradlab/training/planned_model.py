@@ -20,6 +20,7 @@ from gradlab.core import check
 Tree = Any
 
 UNIT = 1024  # widths are multiples of it
+LEAST, MOST = 1e8, 1e15  # parameters
 ALONG = {"qkv": 1, "gate": 1, "up": 1, "out": 0, "down": 0, "embed": 0}  # which axis the group splits
 
 
@@ -32,7 +33,7 @@ def transformer_shapes(parameters: float, vocabulary: int = 65_536, dtype: Any =
     >>> layers, width, round(sum(x.size for x in jax.tree.leaves(shapes)) / 1e9, 1)
     (68, 9216, 69.9)
     """
-    check.in_range("parameters", parameters, 1e8)
+    check.in_range("parameters", parameters, LEAST, MOST)
     width = max(UNIT * round((128 * parameters / 12) ** (1 / 3) / UNIT), UNIT)
     layers = max(round((parameters - vocabulary * width) / (12 * width**2)), 1)
     hidden = round(8 * width / 3 / UNIT) * UNIT

@@ -64,8 +64,11 @@ def test_a_race_leaves_the_looks_of_each_run(watched, gradlab_command):
     assert done.exit_code == 0, done.output
     assert [row["optimizer"] for row in rows(watched / "raced" / "instruments.csv")] == ["fast"] * 3 + ["slow"] * 3
     assert (watched / "raced" / "instruments_fast.png").is_file()
-    assert gradlab_command("inspect", "raced").exit_code == 2
-    done = gradlab_command("inspect", "raced", "--optimizer", "fast", "--at", "2", "--instruments", "probe")
+    assert "say which run, with --optimizer 'fast' or 'slow'" in gradlab_command("inspect", "raced").output
+    assert (
+        "has no run 'fats'; did you mean 'fast'?" in gradlab_command("inspect", "raced", "--optimizer", "fats").output
+    )
+    done = gradlab_command("inspect", "raced", "--optimizer", "Fast", "--at", "2", "--instruments", "probe")
     assert done.exit_code == 0, done.output
     assert "fast after 2 steps, on 1,000 training examples" in done.output
 
@@ -137,7 +140,7 @@ def test_the_best_and_the_last_point_are_found(saved, gradlab_command):
     [
         (["--at", "7"], "ended after 6 steps, so there is no step 7"),
         (["--at", "bets"], "--at is best, last or a number of steps, got 'bets'; did you mean 'best'?"),
-        (["--instruments", "nose"], "unknown instrument 'nose'; did you mean 'noise'?"),
+        (["--instruments", "stabilty,nose"], "unknown instrument 'nose'; did you mean 'noise'?"),
         (["--optimizer", "adam"], "has no run of 'adam'"),
     ],
 )
@@ -145,6 +148,17 @@ def test_what_cannot_be_inspected_is_refused(saved, gradlab_command, arguments, 
     done = gradlab_command("inspect", "saved", *arguments)
     assert done.exit_code == 2
     assert message in done.output
+
+
+def test_a_run_that_is_not_reproduced_is_told(saved, gradlab_command):
+    folder, _ = saved
+    with np.load(folder / "curves.npz") as curves:
+        arrays = dict(curves)
+    for factor, told in ((1.0005, False), (1.002, True), (np.nan, True)):
+        np.savez(folder / "curves.npz", **arrays | {"loss": arrays["loss"] * np.where(np.arange(6) == 1, factor, 1)})
+        done = gradlab_command("inspect", "saved", "--at", "2", "--instruments", "probe")
+        assert done.exit_code == 0, done.output
+        assert ("saved was not reproduced: made again, the losses differ" in done.output) == told
 
 
 def test_a_folder_without_a_run_is_refused(watched, gradlab_command):

@@ -168,6 +168,16 @@ def test_the_command_prints_a_column_for_each_optimizer(gradlab_command):
     found = plan(gradlab.muon(1e-3), 1e9, 8, tensor=2, pipeline=2, micro_batches=6, tokens=8192)
     apart = found.sent_bytes + found.sent_to_owners + found.sent_between_stages
     assert f"time to send these {apart / 50e9:.3g} s" in text
+    for option, message in {
+        "--link=0": "`link` must be >= 1, got 0",
+        "--near-link=-1": "`near_link` must be >= 1, got -1",
+        "--near-link=nan": "`near_link` must be >= 1, got nan",
+        "--params=inf": "`parameters` must be in [1e+08, 1e+15], got inf",
+        "--tokens=inf": "`tokens` must be in [1, 1e+15], got inf",
+        "--optimizer= ,": "`optimizer` must name at least one, such as adamw,muon",
+    }.items():
+        done = gradlab_command("plan", "--params=1e9", "--devices=8", option)
+        assert done.exit_code == 2 and message in done.output
     done = gradlab_command("plan", "--params", "1e9", "--devices", "8", "--optimizer", "adma")
     assert done.exit_code == 2 and "unknown optimizer 'adma'" in done.output
 

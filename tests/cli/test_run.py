@@ -2,6 +2,7 @@ import csv
 import errno
 import json
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -170,6 +171,28 @@ def test_overwrite_replaces_results(folder, gradlab_command):
         assert len(arrays["loss"]) == 3
 
 
+def test_what_replaces_a_run_leaves_nothing_of_it(folder, gradlab_command):
+    gradlab_command("run", "run.yaml")
+    for name in ("inspect_sgd_12.json", "instruments.csv", "notes.txt", ".killed.unfinished/a"):
+        (folder / "runs/run" / name).parent.mkdir(exist_ok=True)
+        (folder / "runs/run" / name).write_text("old")
+    sets = ["--set", "around=[{name: asam}]", "--set", "optimizer.learning_rate=0.05"]
+    result = gradlab_command("run", "run.yaml", *sets, "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert set(content(folder / "runs/run")) == RUN_FILES | {"notes.txt"}
+    facts = json.loads((folder / "runs/run/resolved.json").read_text())["runs"]["sgd"]
+    assert facts["optimizer"][0].startswith("sam(") and facts["steps"] == 12
+
+
+def test_a_failure_while_the_files_are_written_leaves_the_old_ones(folder, gradlab_command, monkeypatch):
+    gradlab_command("run", "run.yaml")
+    before = content(folder / "runs/run")
+    monkeypatch.setattr(runs, "_with_outcomes", lambda *_: 1 / 0)
+    result = gradlab_command("run", "run.yaml", "--set", "train.steps=3", "--overwrite")
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert content(folder / "runs/run") == before
+
+
 def test_a_full_disk_is_told_and_leaves_the_old_files(folder, gradlab_command, monkeypatch):
     gradlab_command("run", "run.yaml")
     before = content(folder / "runs/run")
@@ -193,6 +216,38 @@ def test_control_c_ends_cleanly(folder, gradlab_command, monkeypatch):
     result = gradlab_command("run", "run.yaml")
     assert result.exit_code == 130
     assert "interrupted: nothing of this run was saved" in result.output
+    assert not (folder / "runs/run").exists()
+
+
+@pytest.mark.parametrize("config", ["run", "race"])
+def test_control_c_ends_a_run_after_its_segment_and_keeps_it(folder, gradlab_command, monkeypatch, config):
+    handler = signal.getsignal(signal.SIGINT)
+
+    class Pressed(runs.SweepProgress):
+        def _asdict(self):
+            signal.raise_signal(signal.SIGINT)
+            return super()._asdict()
+
+    monkeypatch.setattr(runs, "SweepProgress", Pressed)
+    result = gradlab_command("run", f"{config}.yaml")
+    assert result.exit_code == 130, result.output
+    out = f"runs/{config}"
+    what = "this run" if config == "run" else "slow, wild of this race"
+    assert f"interrupted: {out} holds what was done; {what} did not come to the end" in result.output
+    facts = json.loads((folder / out / "resolved.json").read_text())["runs"]
+    label, steps = ("sgd", 4) if config == "run" else ("slow", 5)
+    assert list(facts) == [label] and (facts[label]["ended"], facts[label]["steps"]) == ("interrupted", steps)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_second_control_c_ends_at_once(folder, gradlab_command, monkeypatch):
+    def twice(*_, **__):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(runs, "fit", twice)
+    result = gradlab_command("run", "run.yaml")
+    assert result.exit_code == 130 and "nothing of this run was saved" in result.output
     assert not (folder / "runs/run").exists()
 
 

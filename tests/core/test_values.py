@@ -9,6 +9,7 @@ import pytest
 
 import gradlab
 from gradlab.core.values import describe, hyperparams, population, replace
+from gradlab.optimizers.wrappers import WRAPPERS
 
 
 def _tree():
@@ -157,3 +158,27 @@ def test_describe_says_which_label_a_stage_belongs_to():
         "  still:",
         "    set_to_zero()",
     ]
+
+
+REQUIRED = {"apply_if_finite": {"max_consecutive_errors": 3}, "schedule_free": {"learning_rate": 0.1}}
+REQUIRED |= {"multi_steps": {"every_k_schedule": 2}, "store": {"storage": "int8"}}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_every_wrapper_describes_what_it_wraps(name):
+    wrapped = WRAPPERS[name](gradlab.trace(0.9), **REQUIRED.get(name, {}))
+    assert [line.strip() for line in gradlab.describe(wrapped).splitlines()].count("trace(decay=0.9, nesterov=False)")
+
+
+@pytest.mark.parametrize("fast", [gradlab.adam(0.1), optax.adam(0.1), gradlab.sgd(optax.cosine_decay_schedule(1, 9))])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tx, reset: gradlab.sam(gradlab.sgd(0.5), tx, reset_state=reset),
+        lambda tx, reset: gradlab.lookahead(tx, 2, 0.5, reset_state=reset),
+        lambda tx, reset: gradlab.lookahead_in_state(tx, 2, 0.5, reset_state=reset),
+        lambda tx, reset: gradlab.snoo(tx, reset_state=reset),
+    ],
+)
+def test_what_starts_an_optimizer_anew_is_no_stage_of_a_description(wrap, fast):
+    assert gradlab.describe(wrap(fast, True)) == gradlab.describe(wrap(fast, False))

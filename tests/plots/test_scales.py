@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from gradlab.plots.parallel import parallel_coordinates
 from gradlab.plots.scales import before_training, ceiling_of, outcomes_of, scale_of
+from gradlab.plots.style import axes_or_new
 from tests.plots.sweeps import swept
 
 
@@ -22,6 +24,28 @@ from tests.plots.sweeps import swept
 def test_a_choice_of_numbers_is_spaced_as_it_was_listed(values, log):
     result = swept({"x": values}, [(value,) for value in values], [[5, 1]] * len(values))
     assert scale_of(result, "x").log == log
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [([4, 1, 2], ["1", "2", "4"]), ([2, 5], ["2", "5"]), ([1e-4, 1e-3, 1e-2], ["1e-4", "0.001", "0.01"])],
+)
+def test_the_labels_of_a_choice_are_its_values(values, labels):
+    result = swept({"x": values, "y": [1, 2, 4]}, [(value, 1) for value in values], [[5, 1]] * len(values))
+    ax = axes_or_new(None)
+    scale_of(result, "x").label_axis(ax, "x")
+    ax.set_xlim(min(values), max(values))
+    ax.figure.draw_without_rendering()
+    assert [label.get_text() for label in ax.get_xticklabels()] == labels and not len(ax.get_xticks(minor=True))
+    own = parallel_coordinates(result).figure.axes[1]  # the first is that of the lines
+    own.figure.draw_without_rendering()
+    assert [label.get_text() for label in own.get_yticklabels()] == labels
+
+
+def test_a_choice_with_values_close_together_has_round_labels():
+    values = [0.9, 0.95, 0.99]
+    result = swept({"x": [*values, 0.0]}, [(value,) for value in values], [[5, 1]] * 3)
+    assert scale_of(result, "x").listed == ()
 
 
 def test_a_list_is_a_category():

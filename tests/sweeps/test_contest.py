@@ -1,5 +1,7 @@
 """Contests: what is tuned, on which seeds, the table against a reckoning by hand, what is saved."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -51,7 +53,9 @@ def test_the_table_is_what_the_curves_say(result):
 
 
 def test_a_run_that_never_gets_there_is_not_counted():
-    result = contest(TASK, {"good": ENTRANTS["SGD"], "bad": Entrant("sgd", {"learning_rate": [1e-9]})}, **OPTIONS)
+    result = contest(
+        TASK, {"good": ENTRANTS["SGD"], "bad": Entrant("sgd", {"learning_rate": [1e-9, 1e-8, 1e-7]})}, **OPTIONS
+    )
     row = result.table.set_index("optimizer").loc["bad"]
     assert row["reached"] == 0 and np.isnan(row["steps"]) and np.isnan(row["seconds"])
 
@@ -128,11 +132,32 @@ def test_another_contest_does_not_go_on_in_the_folder(tmp_path):
         (ENTRANTS, {"seeds": 0}, "seeds"),
         ({"one": Entrant("sdg", SPACE)}, {}, "optimizer 'sdg'.*'sgd'"),
         ({"A b": ENTRANTS["SGD"], "a-B": ENTRANTS["SGD"]}, {}, "'A b' and 'a-B'.*folder 'a-b'"),
+        (
+            {**ENTRANTS, "large": Entrant("sgd", {**SPACE, "momentum": {"linear": [0, 1]}})},
+            {},
+            "different numbers of trials, 'SGD' 3, 'Heavy ball' 3, 'large' 9, .*'sobol'",
+        ),
     ],
 )
-def test_a_contest_without_sense_is_refused(entrants, options, message):
+def test_a_contest_without_sense_is_refused(tmp_path, entrants, options, message):
     with pytest.raises(ValueError, match=message):
-        contest(TASK, entrants, **OPTIONS | options)
+        contest(TASK, entrants, **OPTIONS | options, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_spaces_of_different_sizes_may_be_drawn_from_and_their_numbers_have_one_name():
+    rates = {"optimizer.learning_rate": [0.1, 0.2]}
+    make = lambda **values: gradlab.sgd(*values.values())
+    entrants = {"one": Entrant(make, rates), "two": Entrant(make, {**rates, "optimizer.momentum": [0.5, 0.9]})}
+    options = {"trials": 4, "sampler": "halton", "fresh_seeds": 1, "steps": 2}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "4 draws gave")
+        result = contest(TASK, entrants, **options)
+    table = result.table
+    assert len(result.tuned["one"].trials) == 2 < len(result.tuned["two"].trials)
+    names = [name for name in table if name.endswith(("learning_rate", "momentum"))]
+    assert names == ["optimizer.learning_rate", "optimizer.momentum"]
+    assert table[names].notna().values.tolist() == [[True, False], [True, True]]
 
 
 def test_a_result_can_be_made_of_sweeps(result):

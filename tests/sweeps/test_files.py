@@ -97,7 +97,10 @@ def test_a_run_folder_is_made_with_its_parents_and_may_be_empty(tmp_path):
 def test_a_folder_with_files_is_an_error_unless_overwritten_and_keeps_them(tmp_path):
     for name in ("results.csv", "notes.txt", "a", "b"):
         (tmp_path / name).write_text(name)
-    with pytest.raises(FileExistsError, match="holds a, b, notes.txt and 1 more; choose another.*--overwrite"):
+    with pytest.raises(
+        FileExistsError,
+        match="holds a, b, notes.txt and 1 more; choose another folder .`out`, --out.*`overwrite`, --overwrite",
+    ):
         make_run_folder(tmp_path)
     make_run_folder(tmp_path, overwrite=True)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a", "b", "notes.txt", "results.csv"]

@@ -149,8 +149,8 @@ def test_the_curves_of_a_trial():
 
 def test_what_is_saved_loads_as_it_was(tmp_path):
     saved = small_result()
-    saved.save(tmp_path)
-    loaded = SweepResult.load(tmp_path)
+    saved.save(tmp_path / "runs/first")
+    loaded = SweepResult.load(tmp_path / "runs/first")
     assert (loaded.space, loaded.trials, loaded.seeds, loaded.steps) == (SPACE, tuple(TRIALS), (7, 9), 10)
     assert loaded.facts == saved.facts
     assert (loaded.methods, loaded.lineage) == (saved.methods, saved.lineage)

@@ -1,11 +1,13 @@
 """`sweep`: buckets, chunks and seeds add up to one table, and mistakes are explained before anything compiles."""
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradlab
 from gradlab.sweeps.engine.prepare import prepare
-from gradlab.tasks import TASKS, quadratic, surface_task
+from gradlab.tasks import TASKS, make_task, quadratic, surface_task
 
 SPACE = {"learning_rate": {"log": [1e-3, 1.0]}, "momentum": [0.0, 0.9], "nesterov": [False, True]}
 
@@ -107,7 +109,11 @@ def test_results_are_saved_and_a_full_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"space": {"lerning_rate": 0.1}}, "lerning_rate"),
+        (
+            {"space": {"lerning_rate": 0.1, "task.l3": 0.1}},
+            "(?s)^sgd has no argument 'lerning_rate'; did you mean 'learning_rate'.*\n"
+            "sgd needs a value for its argument 'learning_rate'.*\nunknown number of the task 'l3'; Known: ",
+        ),
         ({"space": {"learning_rate": [0.1, -0.1]}}, "`learning_rate` must be >= 0, got -0.1"),
         ({"space": {"learning_rate": 0.1, "task.l3": 0.1}}, "unknown number of the task 'l3'"),
         ({"sampler": "sobel"}, "did you mean 'sobol'"),
@@ -129,8 +135,67 @@ def test_an_unknown_optimizer_is_refused_with_a_guess():
         gradlab.sweep(task(), "adm", {"learning_rate": 0.1}, trials=1, steps=1)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (gradlab.adam(0.1), r"an optimizer; pass the factory, not an optimizer: sweep\(task, gradlab.adamw, {"),
+        (3, "must be a factory of optimizers, .* got int: 3"),
+        (optax.adam, "hidden in functions, as Optax's are, .* use gradlab.adam$"),
+        (lambda learning_rate: None, "must make an optimizer, got NoneType"),
+    ],
+)
+def test_what_makes_no_optimizer_of_gradlab_is_refused(make, message):
+    with pytest.raises(TypeError, match=message):
+        gradlab.sweep(task(), make, {"learning_rate": [0.1, 0.2]}, trials=2, steps=1)
+
+
+def test_a_name_that_the_factory_of_the_task_does_not_take_is_refused_with_a_guess():
+    space = {"learning_rate": 0.1, "task.hiden": [(8,), (4, 4)]}
+    with pytest.raises(ValueError, match="digits_mlp has no argument 'hiden'; did you mean 'hidden'"):
+        gradlab.sweep(TASKS["digits_mlp"], "sgd", space, trials=2, steps=1)
+    space = {"learning_rate": 0.1, "task.label_smooth": {"linear": [0, 0.1]}}
+    with pytest.raises(ValueError, match="'label_smooth'; did you mean 'label_smoothing'"):
+        gradlab.sweep(TASKS["digits_mlp"], "sgd", space, trials=2, steps=1)
+
+
 def test_ten_thousand_trials_are_planned_without_compiling():
     setup = prepare(task(), gradlab.adamw, {"learning_rate": {"log": [1e-4, 1.0]}}, trials=8192, seeds=1, steps=10)
     assert len(setup.trials) == 8192
     assert len(setup.buckets) == 1
     assert len(setup.buckets[0].trials) == 8192
+
+
+def scored():
+    """Ten numbers without validation data, with a score that comes first by name and counts, so has no derivative."""
+    numbers = jnp.linspace(-1.0, 1.0, 10)
+    error = lambda x, data: jnp.mean((x - data) ** 2)
+    return make_task(
+        lambda key: (jnp.float32(3.0), {}),
+        lambda x, state, data, key: (error(x, data), state),
+        lambda x, state, data: {"above": jnp.mean((data > x).astype(float)), "loss": error(x, data)},
+        train=numbers,
+    )
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"scheduler": {"name": "hypergrad", "best": 1, "rounds": 2}},
+        {"scheduler": {"name": "halving", "eta": 2}, "eval_every": 2},
+    ],
+)
+def test_without_validation_data_trials_are_compared_by_the_loss_on_the_training_data(search):
+    result = gradlab.sweep(scored(), gradlab.sgd, {"learning_rate": {"log": [1e-3, 0.4]}}, trials=4, steps=8, **search)
+    assert result.main_metric == "eval_loss"
+    assert result.best()["learning_rate"].tolist() == [max(result.values("learning_rate"))]  # 0.5 would be exact
+
+
+def test_a_loss_without_a_derivative_is_refused_before_anything_runs():
+    counted = make_task(
+        lambda key: (jnp.float32(3.0), {}),
+        lambda x, state, data, key: (jnp.mean((x - data) ** 2), state),
+        lambda x, state, data: {"loss": jnp.mean((data > x).astype(float))},
+        train=jnp.arange(4.0),
+    )
+    with pytest.raises(ValueError, match="metric 'loss' of task .* has no derivative"):
+        prepare(counted, "sgd", {"learning_rate": {"log": [0.1, 1]}}, trials=2, seeds=1, steps=2, scheduler="hypergrad")

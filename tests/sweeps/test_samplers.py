@@ -70,6 +70,15 @@ def test_equal_trials_are_kept_once(sampler):
     assert len({trial.uid for trial in trials}) == len(trials) == 4
 
 
+def test_a_grid_that_nobody_means_is_refused_before_it_is_made():
+    wide = {name: log(1e-3, 1e-1) for name in ("a", "b", "c")}
+    with pytest.raises(ValueError, match="`trials` is .* of a grid: 64 x 64 x 64 values are 262,144 trials, .*'sobol'"):
+        draw(Space(wide), 64, sampler="grid")
+    assert len(draw(Space({**wide, "kind": choice([*range(10)])}), 10, sampler="grid")) == 10_000
+    with pytest.raises(ValueError, match="shorter lists"):
+        draw(Space({name: choice([*range(11)]) for name in "abcd"}), 1, sampler="grid")
+
+
 def test_the_grid_is_the_product_with_the_last_name_fastest():
     space = Space({"rate": log(1e-3, 1e-1), "eps": fixed(0.5), "kind": choice(["x", "y"])})
     expected = [(rate, 0.5, kind) for rate in (1e-3, 1e-2, 1e-1) for kind in "xy"]

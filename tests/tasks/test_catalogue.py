@@ -100,3 +100,12 @@ def test_flax_and_scikit_learn_are_imported_late(imported, clean):
     code = f"import {imported}, sys; print(any(name in sys.modules for name in ('flax', 'sklearn', 'scipy', 'pandas')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(not clean)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("digits_mlp", {"hidden": [8, 0]}), ("digits_cnn", {"features": [4, -3]}), ("chars", {"heads": 0})],
+)
+def test_layers_without_units_are_refused(name, sizes):
+    with pytest.raises(ValueError, match=f"`{next(iter(sizes))}` must be >= 1, got -?[03]"):
+        TASKS[name](**sizes)

@@ -234,6 +234,11 @@ def test_a_stop_rule_must_be_one():
         fit(line(), gradlab.sgd(0.1), steps=3, stop=[0.5])
 
 
+def test_a_name_is_no_task():
+    with pytest.raises(TypeError, match="`task` must be a Task, got str: 'digits'; make one"):
+        fit("digits", gradlab.sgd(0.1), steps=1)
+
+
 def test_epochs_and_batches_need_data():
     with pytest.raises(ValueError, match="needs a task with training data"):
         fit(parabola(), gradlab.sgd(0.1), epochs=1)

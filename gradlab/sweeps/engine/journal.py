@@ -195,7 +195,7 @@ def _locked(folder: Path) -> int:
     except OSError:
         os.close(lock)
         raise FileExistsError(
-            f"another process is sweeping into {folder}; wait for it, or choose another folder with --out"
+            f"another process is sweeping into {folder}; wait for it, or choose another folder (`out`, --out)"
         ) from None
     return lock
 
@@ -205,7 +205,7 @@ def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
     if differing:
         raise ValueError(
             f"{folder} holds an unfinished sweep that differs in {', '.join(differing)}; run it to its end as it was, "
-            "begin anew with --overwrite, or choose another folder with --out"
+            "begin anew (`overwrite`, --overwrite), or choose another folder (`out`, --out)"
         )
 
 

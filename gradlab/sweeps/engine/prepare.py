@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from gradlab.core import check
-from gradlab.optimizers import REGISTRY
+from gradlab.sweeps.engine.arguments import about, check_names, parameters_of, resolve_make
 from gradlab.sweeps.engine.lanes import Plan
 from gradlab.sweeps.engine.setup import TASK, Drawing, Make, Setup, round_of, task_values
-from gradlab.sweeps.engine.training_cost import check_slopes, checked_horizon
+from gradlab.sweeps.engine.training_cost import check_metric, check_slopes, checked_horizon
 from gradlab.sweeps.engine.width import METHODS, Limits
 from gradlab.sweeps.samplers.adaptive import ADAPTIVE, make_sampler
 from gradlab.sweeps.samplers.designs import SAMPLERS, draw
@@ -51,15 +51,15 @@ def prepare(
     memory: float | None = None,
 ) -> Setup:
     """Checks a sweep and decides how it runs; arguments as for `sweep`."""
-    if isinstance(make, str):
-        check.one_of("optimizer", make, REGISTRY)
-        make = REGISTRY[make]
+    make = resolve_make(make)
     space = space if isinstance(space, Space) else Space(space)
+    check_names(make, task, space, TASK)
     task, make_task, space = _resolve_task(task, space)
     seeds = list(range(seeds)) if isinstance(seeds, int | np.integer) else [int(seed) for seed in seeds]
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"a sweep needs at least one seed, each once, got {seeds}")
-    drawn, drawing = _drawn(space, trials, sampler, sampler_seed, batch)
+    with about("sampler"):
+        drawn, drawing = _drawn(space, trials, sampler, sampler_seed, batch)
     batch_size, sampling = check_batches(task.train, batch_size, sampling, accumulate)
     steps = resolve_steps(steps, epochs, num_examples(task.train), batch_size)
     segment = resolve_segment(eval_every, steps)
@@ -90,7 +90,8 @@ def prepare(
     for bucket in setup.buckets:
         setup.task_of(bucket.structure)
         setup.lanes([trial.values for trial in bucket.trials])
-    _check_search(setup)
+    with about("scheduler"):
+        _check_search(setup)
     return setup
 
 
@@ -98,14 +99,15 @@ def _resolve_task(task: Any, space: Space) -> tuple[Task, Callable[..., Task] | 
     """The task of the middle of the space, the factory of all, and the space with what the factory takes marked."""
     own = [name for name in space if name.startswith(TASK)]
     if isinstance(task, Task):
-        for name in own:
-            check.one_of("number of the task", name.removeprefix(TASK), task.hyperparams())
         return task, None, space
     if not callable(task):
         raise TypeError(f"`task` must be a Task, or a function that makes one, got {type(task).__name__}: {task!r}")
     middle = space.from_unit(np.full((1, len(space.varying)), 0.5))[0].values
     structure = {name: value for name, value in task_values(middle).items() if not space[TASK + name].dynamic}
     numbers = task(**structure).hyperparams()
+    arguments = parameters_of(task)
+    for name in own if arguments is not None else ():
+        check.one_of("number or argument of the task", name.removeprefix(TASK), {**numbers, **arguments})
     marked = {
         name: dataclasses.replace(dimension, structural=True)
         for name, dimension in space.items()
@@ -181,6 +183,7 @@ def _check_search(setup: Setup) -> None:
         for bucket in setup.buckets:
             first = setup.state_shapes(bucket.structure, [bucket.trials[0].values], setup.seeds[:1])
             check_slopes(first.runs.opt_state)
+            check_metric(setup.task_of(bucket.structure), "loss")
     if setup.adaptive and setup.drawing.count % round_of(setup):
         try:
             setup.scheduler.cohorts(setup.drawing.count % round_of(setup), setup.evals)

@@ -9,8 +9,8 @@ import numpy as np
 from gradlab.sweeps.engine.chunks import Chunk, Report
 from gradlab.sweeps.engine.clock import compile_seconds
 from gradlab.sweeps.engine.setup import Setup
-from gradlab.sweeps.outcomes.results import VALID_LOSS, SweepResult
-from gradlab.sweeps.outcomes.table import is_seen, mode_of
+from gradlab.sweeps.outcomes.results import SweepResult
+from gradlab.sweeps.outcomes.table import is_seen, main_of, mode_of
 from gradlab.sweeps.schedulers.named import as_data
 from gradlab.sweeps.search import COMPLETED, DIVERGED
 from gradlab.sweeps.spaces.trial import Trial
@@ -29,7 +29,7 @@ class SweepProgress(NamedTuple):
     seconds: float
     compile_seconds: float
     remaining: float  # estimated seconds to the end, compiling left out
-    best: float  # best finite value so far of the first metric
+    best: float  # best finite value so far of the metric that trials are compared by
     metric: str
 
 
@@ -132,7 +132,7 @@ class Record:
     @property
     def main_metric(self) -> str:
         """What trials are compared by."""
-        return VALID_LOSS if VALID_LOSS in self.metrics else next(iter(self.metrics))
+        return main_of(self.metrics)
 
     def _progress(self, chunk: Chunk) -> SweepProgress:
         seconds = time.perf_counter() - self.began

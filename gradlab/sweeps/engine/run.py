@@ -78,7 +78,9 @@ def sweep(
       progress: called with a `SweepProgress` after every segment.
 
     Raises:
-      ValueError: an unknown sampler, optimizer or task number, values that the factory refuses, no trial.
+      TypeError: an optimizer where its factory belongs, or one of Optax, whose numbers cannot be lanes.
+      ValueError: an unknown sampler, optimizer or task number, names and values that the factory refuses, no trial, a
+        grid of more than 10,000.
       FileExistsError: ``out`` holds files and ``overwrite`` is false, or another process is sweeping into it.
 
     >>> import gradlab

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from gradlab.core.values import describe
+from gradlab.sweeps.engine.arguments import check_made
 from gradlab.sweeps.engine.lanes import Lanes, LaneState, Plan, state_shapes
 from gradlab.sweeps.engine.width import Limits
 from gradlab.sweeps.samplers.adaptive import ADAPTIVE, make_sampler
@@ -145,7 +146,8 @@ def _population(make: Make, space: Space, values: dict[str, list], count: int) -
     structure = {name: column[0] for name, column in values.items() if not space[name].dynamic}
     numbers = {name: column for name, column in values.items() if space[name].dynamic}
     for index in range(count):
-        make(**structure, **{name: column[index] for name, column in numbers.items()})
+        tx = make(**structure, **{name: column[index] for name, column in numbers.items()})
+    check_made(tx, make)
     build = lambda numbers: make(**structure, **numbers)
     return jax.vmap(build, axis_size=count)({name: _column(column) for name, column in numbers.items()})
 

@@ -58,7 +58,7 @@ def make_run_folder(out: str | os.PathLike, overwrite: bool = False) -> Path:
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file, and results need a folder; choose another one with --out")
+        raise NotADirectoryError(f"{folder} is a file, and results need a folder; choose another one (`out`, --out)")
     folder.mkdir(parents=True, exist_ok=True)
     entries = sorted(folder.iterdir())
     content = [entry.name for entry in entries if not _LEFT_OVER.fullmatch(entry.name) and entry.name != LOCK]
@@ -66,7 +66,7 @@ def make_run_folder(out: str | os.PathLike, overwrite: bool = False) -> Path:
         more = f" and {len(content) - 3} more" if len(content) > 3 else ""
         raise FileExistsError(
             f"the output folder {folder} is not empty: it holds {', '.join(content[:3])}{more}; "
-            "choose another folder with --out, or replace these results with --overwrite"
+            "choose another folder (`out`, --out), or replace these results (`overwrite`, --overwrite)"
         )
     for entry in entries:
         if _LEFT_OVER.fullmatch(entry.name):

@@ -71,12 +71,14 @@ def read_fields(folder: Path) -> dict[str, Any]:
     """The fields of the `SweepResult` that `write_result` wrote.
 
     Raises:
-      FileNotFoundError: the folder holds no curves.npz.
+      FileNotFoundError: the folder holds no curves.npz, or that of a run.
     """
     path = folder / "curves.npz"
     if not path.exists():
         raise FileNotFoundError(f"{folder} holds no sweep: there is no {path.name} in it")
     with np.load(path, allow_pickle=False) as arrays:
+        if "resolved" not in arrays:
+            raise FileNotFoundError(f"{folder} holds a run and no sweep; for a run there is `gradlab inspect`")
         resolved = json.loads(arrays["resolved"].tobytes())
         return {
             "space": Space(resolved["space"]),

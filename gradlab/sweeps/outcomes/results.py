@@ -12,7 +12,7 @@ import numpy as np
 from gradlab.core.check import one_of
 from gradlab.sweeps.outcomes.provenance import provenance
 from gradlab.sweeps.outcomes.result_files import read_fields, write_result
-from gradlab.sweeps.outcomes.table import final_of, make_table, mode_of, value_column
+from gradlab.sweeps.outcomes.table import final_of, main_of, make_table, mode_of, value_column
 from gradlab.sweeps.search import COMPLETED, STOPPED
 from gradlab.sweeps.spaces.space import Space
 from gradlab.sweeps.spaces.trial import Trial
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas
 
 LOSS = "loss"  # the name of the training-loss curve, beside those of the metrics
-VALID_LOSS = "valid_loss"  # what trials are compared by, where there is validation data
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,8 +134,8 @@ class SweepResult:
 
     @property
     def main_metric(self) -> str:
-        """``valid_loss`` if there is one, else the first metric, else the training loss."""
-        return VALID_LOSS if VALID_LOSS in self.metrics else next(iter(self.metrics), LOSS)
+        """What `gradlab.sweeps.outcomes.table.main_of` takes of the metrics, else the training loss."""
+        return main_of([*self.metrics, LOSS])
 
     @property
     def _curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -235,8 +234,10 @@ class SweepResult:
         return to_study(self, metric, mode)
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes the files of a sweep into a folder that exists; each replaces its predecessor when it is complete."""
-        write_result(self, Path(folder))
+        """Writes the files of a sweep into a folder, made if need be; each replaces its predecessor when complete."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_result(self, folder)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "SweepResult":

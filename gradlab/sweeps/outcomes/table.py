@@ -16,7 +16,7 @@
     run_seconds          of the run: its share of what its lanes took together
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gradlab.sweeps.outcomes.results import SweepResult
 
 MAXIMISED = ("accuracy", "r2")
+MAIN = ("valid_loss", "eval_loss")  # on the validation data; on the training data of a task that has no others
 
 
 def mode_of(curve: str) -> str:
@@ -40,6 +41,16 @@ def mode_of(curve: str) -> str:
     ('max', 'min')
     """
     return "max" if curve.endswith(MAXIMISED) else "min"
+
+
+def main_of(metrics: Iterable[str]) -> str:
+    """What trials are compared by: the loss on the validation data, else on the training data, else the first metric.
+
+    >>> main_of(['valid_accuracy', 'valid_loss']), main_of(['eval_f1', 'eval_loss']), main_of(['noise/scale', 'error'])
+    ('valid_loss', 'eval_loss', 'error')
+    """
+    metrics = [name for name in metrics if not is_seen(name)]
+    return next(name for name in (*MAIN, *metrics) if name in metrics)
 
 
 def is_seen(curve: str) -> bool:

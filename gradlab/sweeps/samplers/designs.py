@@ -7,6 +7,7 @@ Trials that come out equal, as they do in spaces with few values, are kept once,
 """
 
 import itertools
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +19,8 @@ from gradlab.sweeps.spaces.dimensions import Choice, Fixed
 from gradlab.sweeps.spaces.space import Space
 from gradlab.sweeps.spaces.trial import Trial
 
+LARGEST_GRID = 10_000  # trials; in a few dimensions nobody means more
+
 
 def grid(space: Space, counts: int | Mapping[str, int]) -> list[Trial]:
     """Every combination of values; the last name varies fastest.
@@ -27,7 +30,8 @@ def grid(space: Space, counts: int | Mapping[str, int]) -> list[Trial]:
       counts: the number of values of every range, or of each by name.
 
     Raises:
-      ValueError: a range without a count, a count for something that is no range, a count below 1.
+      ValueError: a range without a count, a count for something that is no range, a count below 1, more than
+        10,000 trials in all.
 
     >>> trials = grid(Space({'learning_rate': {'log': [1e-3, 1e-1]}, 'nesterov': [True, False]}), 3)
     >>> [tuple(trial.values.values()) for trial in trials[:3]]
@@ -44,7 +48,21 @@ def grid(space: Space, counts: int | Mapping[str, int]) -> list[Trial]:
     if missing:
         raise ValueError(f"`counts` must say how many values {missing[0]!r} gets; it has {dict(counts)}")
     columns = [dimension.grid(counts.get(name, 1)) for name, dimension in space.items()]
+    _check_size([len(column) for column in columns], len(ranges))
     return [Trial.of(dict(zip(space, values, strict=True))) for values in itertools.product(*columns)]
+
+
+def _check_size(sizes: Iterable[int], ranges: int) -> None:
+    """Raises if a grid of so many values in each dimension has too many trials."""
+    sizes = [size for size in sizes if size > 1]
+    total = math.prod(sizes)
+    if total > LARGEST_GRID:
+        fewer = "fewer values of each range" if ranges else "shorter lists"
+        raise ValueError(
+            f"`trials` is the number of values of every range of a grid: {' x '.join(map(str, sizes))} values are "
+            f"{total:,} trials, more than {LARGEST_GRID:,}; take {fewer}, or the sampler 'sobol', for which it is the "
+            "number of all trials"
+        )
 
 
 def random(space: Space, n: int, seed: int = 0) -> list[Trial]:
