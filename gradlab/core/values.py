@@ -170,6 +170,7 @@ def population(make: Callable[..., Transform], **values: Any) -> Transform:
       **values: one-dimensional arrays of one length, or numbers that all lanes share.
 
     Raises:
+      TypeError: a factory that is not gradlab's.
       ValueError: no array among the values, or arrays of different lengths.
 
     >>> import gradlab
@@ -186,7 +187,12 @@ def population(make: Callable[..., Transform], **values: Any) -> Transform:
             "population needs at least one array, and all arrays of one length; "
             f"got lengths {lanes or 'none (only numbers)'}"
         )
-    make(**values)  # the factory checks every value: inside of vmap it could not read them
+    made = make(**values)  # the factory checks every value: inside of vmap it could not read them
+    if not all(isinstance(part, Partial) for part in (getattr(made, "init", None), getattr(made, "update", None))):
+        raise TypeError(
+            f"population needs a factory of gradlab's, whose hyperparameters are leaves, got {make!r}: Optax's are "
+            "constants of a program; use gradlab.adamw for optax.adamw"
+        )
     shared = {name: value for name, value in values.items() if name not in lanes}
     swept = {name: _lanes_of(values[name]) for name in lanes}
     (count,) = set(lanes.values())

@@ -182,3 +182,8 @@ def test_every_wrapper_describes_what_it_wraps(name):
 )
 def test_what_starts_an_optimizer_anew_is_no_stage_of_a_description(wrap, fast):
     assert gradlab.describe(wrap(fast, True)) == gradlab.describe(wrap(fast, False))
+
+
+def test_a_population_of_optaxs_optimizers_is_refused():
+    with pytest.raises(TypeError, match="population needs a factory of gradlab's.*use gradlab.adamw for optax.adamw"):
+        gradlab.population(optax.adamw, learning_rate=jnp.array([0.1, 0.2]))
