@@ -261,7 +261,14 @@ def test_progress_counts_what_need_not_run():
         ({"lane_method": "pmap"}, "unknown lane_method 'pmap'"),
         ({"task": 3}, "`task` must be a Task, or a function"),
         ({"task": digits_mlp, "space": {"task.hiden": [[3]], "learning_rate": 0.1}}, "hiden"),
-        ({"task": digits_mlp, "space": {"task.width": {"linear": [0, 1]}}}, "`task.width` is no number of task"),
+        (
+            {"task": digits_mlp, "space": {"task.width": {"linear": [0, 1]}, "learning_rate": 0.1}},
+            "unknown number or argument of the task 'width'",
+        ),
+        (
+            {"task": digits_mlp, "space": {"task.activation": {"linear": [0, 1]}, "learning_rate": 0.1}},
+            "`task.activation` is no number of task",
+        ),
     ],
 )
 def test_mistakes_are_explained_before_anything_runs(arguments, message):
