@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import difflib
 import fnmatch
 import io
 import json
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from gradlab.bench.paired import Ratio, ratio
-from gradlab.core import check
 
 Samples = dict[str, list[float]]  # contestant -> one value a round; a count is one round
 COLUMNS = ("gradlab", "optax", "torch")
@@ -133,7 +133,10 @@ def select(known: Sequence[Any], patterns: str | Iterable[str]) -> list[Any]:
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matches = fnmatch.filter(names, pattern)
         if not matches:
-            raise ValueError(f"no row matches {pattern!r}{check.suggestion(pattern, names)}")
+            kinds = dict.fromkeys(f"{name.partition('/')[0]}/*" if "/" in name else name for name in names)
+            near = difflib.get_close_matches(pattern, names, n=1)
+            guess = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"no row matches {pattern!r}; {guess}Known: {', '.join(kinds)}")
         chosen.update(matches)
     if not chosen:
         raise ValueError("`rows` holds no pattern, so nothing would be measured; give some, or '*' for all rows")
